@@ -1,0 +1,1 @@
+"""The launcher: plans, submits and watches grids of cells. Runs without torch."""

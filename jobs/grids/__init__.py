@@ -1,0 +1,1 @@
+"""The studies: one module each, with a function ``cells``."""
