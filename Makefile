@@ -30,7 +30,7 @@ demo: setup ## generate the demo's genomes, corpus, tokens and backbone (a minut
 corpus: setup ## build a corpus and its tokens: NAME=… SOURCE="--manifest FILE --taxdump PATH …"
 	$(if $(SOURCE),,$(if $(filter demo,$(NAME)),,$(error give SOURCE="--manifest FILE|--fragments DIR --taxdump PATH", see python -m data_prep.corpus --help)))
 	$(if $(SOURCE),$(PY) -m data_prep.corpus $(NAME) $(SOURCE) --site $(SITE),$(PY) -m data_prep.demo --site $(SITE))
-	$(PY) -m data_prep.tokenize $(NAME) nt_v2 --site $(SITE)
+	$(if $(SOURCE),$(PY) -m data_prep.tokenize $(NAME) nt_v2 --site $(SITE))
 
 models: setup ## make or check the backbones that GRID needs
 	$(PY) -m jobs.models $(GRID) --site $(SITE)

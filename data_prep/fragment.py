@@ -127,6 +127,11 @@ def read(sources: Iterable[Source], *, fragment_bp: int) -> Fragments:
     ----------
     fragment_bp
         Length of a window of a genome; ready fragments keep theirs.
+
+    Raises
+    ------
+    InputError
+        A file or record is malformed, or there is no fragment at all.
     """
     bases = bytearray()
     columns = {name: array("q") for name in ("length", "taxid", "source", "record")}
@@ -143,6 +148,11 @@ def read(sources: Iterable[Source], *, fragment_bp: int) -> Fragments:
                 row = (len(piece), taxid, number, record.index)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
+    if not columns["length"]:
+        raise InputError(
+            f"the input has no fragment of {fragment_bp} bp ({dict(dropped)}); give longer "
+            "genomes or a smaller --fragment-bp"
+        )
     length, taxid_of, source_of, record_of = (
         np.array(column, dtype=np.int64) for column in columns.values()
     )
@@ -178,7 +188,9 @@ def _offset(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _genome(row: dict[str, str | None], *, where: str, folder: Path) -> Source:
     superkingdom, taxid, name = ((row[column] or "").strip() for column in MANIFEST_COLUMNS)
     if not _TAXID.fullmatch(taxid):
-        raise InputError(f"{where}: taxid {taxid!r} is not a number of at most 9 digits; write NCBI's")
+        raise InputError(
+            f"{where}: taxid {taxid!r} is not a number of at most 9 digits; write NCBI's"
+        )
     path = folder / name
     if not (name and path.is_file()):
         raise InputError(f"{where}: no file {path}; paths are relative to the manifest")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_prep.errors import InputError
 from data_prep.fragment import Fragments, Source
-from data_prep.ledger import Row
+from data_prep.ledger import DROPPED, Row
 from data_prep.taxonomy import LEVELS, UNKNOWN, Lineage, refusal
 
 _LISTED = 10
@@ -127,7 +127,7 @@ def label(
             rows.append(Row("dropped class", names[int(taxon)], int(number), note))
     kept = np.flatnonzero(is_kept)
     if not kept.size:
-        reasons = "; ".join(sorted({row.note for row in rows if row.section.startswith("dropped ")}))
+        reasons = "; ".join(sorted({row.note for row in rows if row.section in DROPPED}))
         raise InputError(f"no fragment is left ({reasons}); check the input and the options")
     origin = found.of_fragment[kept]
     classes = {

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from gpuwork.schema import commit
 
-DETAILS = ("dropped taxid", "merged taxid", "dropped class", "class")
+DROPPED = ("dropped taxid", "dropped class")
+DETAILS = (*DROPPED, "merged taxid", "class")
 """Sections that can be long: in the file, not on the terminal."""
 
 

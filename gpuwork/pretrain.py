@@ -37,9 +37,9 @@ class Pretraining:
     """
 
     steps: int = 400
-    batch: int = 64
-    learning_rate: float = 3e-3
-    masked_share: float = 0.15
+    batch: int = 32
+    learning_rate: float = 5e-3
+    masked_share: float = 0.3
     seed: int = 0
 
 
@@ -58,8 +58,9 @@ def pretrain(backbone: Backbone, dataset: Dataset, rule: Pretraining) -> torch.n
     for _ in track(range(rule.steps), description=f"training {backbone.name}", console=CONSOLE):
         rows = rng.choice(dataset.rows["train"], size=rule.batch, replace=False)
         ids, targets, mask = masked_batch(dataset, rows, backbone, rule, rng)
-        logits = model.masked_language_logits(model(ids, mask))
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        asked = targets != IGNORED
+        logits = model.masked_language_logits(model(ids, mask)[asked])
+        loss = F.cross_entropy(logits, targets[asked])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from gpuwork import memory, schema
 from gpuwork.audit import Audit
@@ -59,7 +60,7 @@ def write_result(path: Path, training: Training, done: Finished) -> None:
         _write_test(file, training, done.predictions)
 
 
-def _put(file: h5py.File, name: str, values: object) -> None:
+def _put(file: h5py.File, name: str, values: npt.ArrayLike) -> None:
     schema.put(file, name, values, layout="result")
 
 

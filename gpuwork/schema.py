@@ -226,7 +226,8 @@ def put(
     column = _expand(LAYOUTS[layout], levels_of(file))[name]
     dtype: Any = h5py.string_dtype() if column.dtype == "str" else np.dtype(column.dtype)
     data = np.asarray(values, dtype=object if column.dtype == "str" else dtype)
-    large = data.size >= _STORED_SMALL and not plain
+    # HDF5 has no filters for text of variable length: it is stored plain whatever its length.
+    large = data.size >= _STORED_SMALL and column.dtype != "str" and not plain
     filters: dict[str, Any] = (
         {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
         if large
@@ -297,7 +298,8 @@ def _check_open(file: h5py.File, path: Path, layout: str) -> None:
             f"{path}: is {schema!r} version {version!r}, expected glm-grid.{layout} version "
             f"{VERSIONS[layout]}; make it again with this release"
         )
-    absent = [name for name in ATTRIBUTES[layout] if name not in file.attrs]
+    attributes = dict(file.attrs)
+    absent = [name for name in ATTRIBUTES[layout] if name not in attributes]
     columns = _expand(LAYOUTS[layout], levels_of(file))
     absent += [name for name in columns if name not in file]
     if absent:
@@ -323,6 +325,8 @@ def _check_column(dataset: h5py.Dataset, column: Column, path: Path) -> int:
             f"{path}: {dataset.name} is {kind} with {dataset.ndim} axes, expected "
             f"{column.dtype} with {column.axes}"
         )
+    if (unit := dataset.attrs.get("unit")) != column.unit:
+        raise SchemaError(f"{path}: {dataset.name} is in {unit!r}, expected {column.unit!r}")
     for chunk in _slices(dataset):
         dataset[chunk]
     return int(dataset.shape[0])

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from gpuwork.registry import BACKBONES, STRATEGIES, TASKS
 
@@ -19,6 +20,7 @@ CELL_VERSION = 1
 SCHEDULES = ("cosine",)
 PRECISIONS = ("fp32", "tf32", "bf16")
 POOLINGS = ("mean",)
+_POSITIVE = ("learning_rate", "effective_batch", "epochs", "patience", "clip_norm", "max_tokens")
 ALPHA_RULES: dict[str, tuple[float, float]] = {"constant_32": (32.0, 0.0), "twice_rank": (0.0, 2.0)}
 """LoRA's alpha = constant + factor x rank. Berman et al. 2025 kept 32 at every rank."""
 
@@ -62,13 +64,16 @@ class Recipe:
     adapter_dropout: float | None = None
 
     def __post_init__(self) -> None:
+        _check_types("recipe.", self)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("pooling", self.pooling, POOLINGS)
         _check_choice("alpha_rule", self.alpha_rule, (None, *ALPHA_RULES))
-        for name in ("learning_rate", "effective_batch", "epochs", "patience", "clip_norm"):
-            if not getattr(self, name) > 0:
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
                 raise SpecError(f"recipe.{name} is {getattr(self, name)!r}; it must be above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SpecError(f"recipe.weight_decay is {self.weight_decay}; it must be 0 or above")
         if not 0 <= self.warmup_fraction < 1:
             raise SpecError(f"recipe.warmup_fraction is {self.warmup_fraction}; 0 <= it < 1")
         if self.adapter_dropout is not None and not 0 <= self.adapter_dropout < 1:
@@ -102,6 +107,7 @@ class Cell:
     corpus_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        _check_types("", self)
         _check_choice("task", self.task, TASKS)
         _check_choice("backbone", self.backbone, BACKBONES)
         _check_choice("strategy", self.strategy, STRATEGIES)
@@ -224,8 +230,11 @@ def cell_from_json(text: str) -> Cell:
     SpecError
         A field is unknown or missing, or the cell cannot exist.
     """
-    entries = json.loads(text)
-    recipe = entries.get("recipe")
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"cell is no JSON ({error}): {text[:200]}") from error
+    recipe = entries.get("recipe") if isinstance(entries, dict) else None
     if not isinstance(recipe, dict):
         raise SpecError(f"cell without a recipe: {text[:200]}")
     _check_fields("recipe", Recipe, recipe)
@@ -242,6 +251,15 @@ def check_distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
             raise SpecError(f"two cells mean the same: {identity}; remove one from the grid")
         seen[identity] = cell
     return tuple(seen.values())
+
+
+def _check_types(prefix: str, value: Recipe | Cell) -> None:
+    """Refuse 0 for 0.0 and the like: JSON tells them apart, so one cell would have two ids."""
+    for name, kind in get_type_hints(type(value)).items():
+        got, allowed = getattr(value, name), get_args(kind) or (kind,)
+        if type(got) not in allowed:
+            told = " or ".join(one.__name__ for one in allowed).replace("NoneType", "None")
+            raise SpecError(f"{prefix}{name} is {got!r} of type {type(got).__name__}, not {told}")
 
 
 def _check_choice(what: str, got: object, allowed: Iterable[object]) -> None:

@@ -228,7 +228,7 @@ def _mean_train_loss(training: Training, state: State) -> float:
 
 def _progress(training: Training, state: State, *, phase: str) -> dict[str, float | int | str]:
     batch, per_epoch = training.cell.recipe.effective_batch, training.steps_per_epoch
-    done = {
+    done: dict[str, float | int | str] = {
         "phase": phase,
         "epoch": len(state.epochs) + 1,
         "epochs": training.cell.recipe.epochs,

@@ -21,11 +21,20 @@ class Workspace:
         """The workspace that ``[paths] root`` of site.toml names; ``work`` without a site.toml.
 
         A relative root is taken from the directory of `site_file`.
+
+        Raises
+        ------
+        SystemExit
+            The file is no TOML or `root` no text; the message says where.
         """
         named = "work"
         if site_file.exists():
-            with site_file.open("rb") as file:
-                named = tomllib.load(file).get("paths", {}).get("root", named)
+            try:
+                named = tomllib.loads(site_file.read_text()).get("paths", {}).get("root", named)
+            except (tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError) as error:
+                raise SystemExit(f"error: {site_file}: {error}; see site.example.toml") from error
+        if not isinstance(named, str):
+            raise SystemExit(f"error: {site_file}: [paths] root is {named!r}; write it in quotes")
         return Workspace((site_file.resolve().parent / named).resolve())
 
     def raw(self, corpus: str) -> Path:

@@ -58,7 +58,7 @@ def shares(sizes: Sequence[int], *, limit: int) -> list[int]:
 
 
 def cell_parameters(array: Array, *, site: Site) -> dict[str, Any]:
-    """submitit's parameters for one array of cells."""
+    """Parameters of submitit for one array of cells."""
     stop_before_s = min(120, array.shape.minutes * 12)
     return {
         **_site_parameters(site, partition=site.slurm.partition),
@@ -75,7 +75,7 @@ def cell_parameters(array: Array, *, site: Site) -> dict[str, Any]:
 
 
 def merge_parameters(after: Sequence[str], *, site: Site) -> dict[str, Any]:
-    """submitit's parameters for the merge job, which starts when these jobs are over."""
+    """Parameters of submitit for the merge job, which starts when these jobs are over."""
     return {
         **_site_parameters(site, partition=site.slurm.merge_partition or site.slurm.partition),
         "time": min(60, site.slurm.minutes_limit),
@@ -106,8 +106,8 @@ def teardown_lines() -> list[str]:
     return [
         "rc=$?",
         'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}"',
-        f'if [ "$rc" -eq {STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_MOST_RESTARTS} ]; then',
-        '  scontrol requeue "${job:-$SLURM_JOB_ID}"',
+        f'if [ "$rc" -eq {STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_MOST_RESTARTS} ]',
+        'then scontrol requeue "${job:-$SLURM_JOB_ID}"',
         "fi",
         'exit "$rc"',
     ]

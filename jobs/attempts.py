@@ -100,7 +100,7 @@ def is_held(run: Path, cell_id: str) -> bool:
 
 
 def start(run: Path, cell_id: str, *, job: str, log: Path) -> Attempt:
-    """Record that this process begins the cell's next attempt."""
+    """Record that this process begins the cell's next attempt; earlier progress is void."""
     newest = last(run, cell_id)
     attempt = Attempt(
         number=0 if newest is None else newest.number + 1,
@@ -111,6 +111,7 @@ def start(run: Path, cell_id: str, *, job: str, log: Path) -> Attempt:
         started_utc=now_utc(),
     )
     _write(run, cell_id, attempt)
+    _progress(run, cell_id).unlink(missing_ok=True)
     return attempt
 
 
@@ -169,6 +170,7 @@ def _progress(run: Path, cell_id: str) -> Path:
 
 def _write(run: Path, cell_id: str, attempt: Attempt) -> None:
     path = _folder(run, cell_id) / f"{attempt.number}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(asdict(attempt), indent=1))
     commit(temporary, path)

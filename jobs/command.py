@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gpuwork.schema import SchemaError
-from gpuwork.spec import SpecError
 from rich.console import Console
 
+from gpuwork.schema import SchemaError
+from gpuwork.spec import SpecError
 from jobs.site import SiteError, read_site
 from jobs.slurm import SlurmError
 from jobs.studies import Study, StudyError, open_study
@@ -46,9 +46,8 @@ def run(
     options = parser.parse_args(argv)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        if options.site != _SITE and not options.site.exists():
-            raise SiteError(f"{options.site}: no such file")
-        return body(open_study(options.grid, site=read_site(options.site)), options)
+        site = read_site(options.site, must_exist=options.site != _SITE)
+        return body(open_study(options.grid, site=site), options)
     except (SiteError, StudyError, SpecError, SchemaError) as error:
         errors.print(f"error: {error}")
         return 2

@@ -52,9 +52,10 @@ class Submission:
         return f"{self.job_id}_{index}" if len(self.cells) > 1 else str(self.job_id)
 
 
-def intend(run: Path, *, name: str, cells: tuple[str, ...]) -> None:
+def intend(run: Path, *, name: str, cells: tuple[str, ...]) -> Submission:
     """Write, before sbatch is called, what is about to be sent."""
-    _append(run, {"event": "intent", "name": name, "cells": cells})
+    entry = _append(run, {"event": "intent", "name": name, "cells": cells})
+    return Submission(name=name, cells=cells, utc=entry["utc"])
 
 
 def accept(run: Path, *, name: str, job_id: str) -> None:
@@ -115,14 +116,18 @@ def launching(run: Path) -> Iterator[None]:
             raise LaunchBusyError(
                 f"another submit of this study is at work ({file.read().strip()}); wait for it"
             ) from error
+        except OSError:
+            # A file system without locks: two submits at once go unnoticed there.
+            pass
         file.truncate(0)
         file.write(f"{socket.gethostname()}, process {os.getpid()}, since {now_utc()}")
         file.flush()
         yield
 
 
-def _append(run: Path, entry: dict[str, Any]) -> None:
-    """One line at the end, on disk when this returns."""
+def _append(run: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """One line at the end, on disk when this returns; the line's content with its time."""
+    entry = {"utc": now_utc(), **entry}
     run.mkdir(parents=True, exist_ok=True)
     with (run / "journal.jsonl").open("a+b") as file:
         if file.tell() > 0:
@@ -130,7 +135,8 @@ def _append(run: Path, entry: dict[str, Any]) -> None:
             torn = file.read(1) != b"\n"
         else:
             torn = False
-        line = json.dumps({"utc": now_utc(), **entry}).encode() + b"\n"
+        line = json.dumps(entry).encode() + b"\n"
         file.write(b"\n" + line if torn else line)
         file.flush()
         os.fsync(file.fileno())
+    return entry

@@ -10,9 +10,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,8 +25,6 @@ from jobs.studies import Study
 
 _POLL_S = 0.25
 _NO_LIMIT_MIN = 60 * 24 * 365
-_STOP_S = 30
-"""Seconds a cell has to reach a step boundary and write its checkpoint after Ctrl-C."""
 
 
 @dataclass(slots=True)
@@ -39,7 +36,9 @@ class _Running:
 
 
 def run_cells(study: Study, cell_ids: Sequence[str], *, console: Console) -> dict[str, str]:
-    """Run cells in the pool until each has ended; Ctrl-C stops all of them with a checkpoint.
+    """Run cells in the pool until each has ended.
+
+    Ctrl-C stops all of them with a checkpoint; a second one kills them.
 
     Returns
     -------
@@ -51,20 +50,21 @@ def run_cells(study: Study, cell_ids: Sequence[str], *, console: Console) -> dic
     waiting, free = deque(cell_ids), list(range(slots))
     running: dict[str, _Running] = {}
     outcome: dict[str, str] = {}
-    with _interruptible() as is_interrupted, Display(study, cell_ids, console=console) as display:
-        while running or (waiting and not is_interrupted()):
-            while waiting and free and not is_interrupted():
+    with _interruptible() as interrupts, Display(study, cell_ids, console=console) as display:
+        while running or (waiting and not interrupts()):
+            while waiting and free and not interrupts():
                 cell_id = waiting.popleft()
                 slot = free.pop(0)
                 running[cell_id] = _Running(_start(study, cell_id, slot=slot), slot)
                 display.started(cell_id)
-            if is_interrupted():
-                _stop(running, display=display)
+            if interrupts():
+                display.stopping()
+                _stop(study, running, is_urgent=lambda: interrupts() > 1)
             for cell_id in [known for known, task in running.items() if task.job.done()]:
                 free.append(running.pop(cell_id).slot)
                 outcome[cell_id] = how_it_ended(study, cell_id)
                 display.ended(cell_id, outcome[cell_id])
-                if outcome[cell_id] == "stopped" and not is_interrupted():
+                if outcome[cell_id] == "stopped" and not interrupts():
                     waiting.append(cell_id)
             display.refresh(running)
             time.sleep(_POLL_S)
@@ -84,52 +84,56 @@ def how_it_ended(study: Study, cell_id: str) -> str:
 def _start(study: Study, cell_id: str, *, slot: int) -> Any:
     """Start one cell as a process of its own, deaf to the terminal's Ctrl-C."""
     from submitit import LocalExecutor
+    from submitit.helpers import environment_variables
 
-    executor = LocalExecutor(folder=private_folder(study))
-    gpus = {"gpus_per_node": 1, "visible_gpus": [slot]} if _has_gpu(study) else {}
+    executor = LocalExecutor(folder=private_folder(study, "local"))
+    has_gpu = device(study.site, executor="local") == "cuda"
+    gpus = {"gpus_per_node": 1, "visible_gpus": [slot]} if has_gpu else {}
     executor.update_parameters(timeout_min=_NO_LIMIT_MIN, **gpus)
-    # The signal mask is inherited: Ctrl-C then reaches this process alone, which asks the cells
-    # to stop at a step boundary instead of killing them in one.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The signal mask is inherited: Ctrl-C, or the end of the terminal, then reaches this process
+    # alone, which asks the cells to stop at a step boundary instead of killing them in one.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        return executor.submit(worker.work, str(study.site.file), study.name, cell_id)
+        with environment_variables(OMP_NUM_THREADS=study.site.local.threads):
+            return executor.submit(worker.work, str(study.site.file), study.name, cell_id)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _has_gpu(study: Study) -> bool:
-    return device(study.site, executor="local") == "cuda"
-
-
-def _stop(running: dict[str, _Running], *, display: Display) -> None:
-    """Ask every running cell to stop and wait for it; the last word is a kill."""
-    display.stopping()
-    _signal_all(running, signal.SIGTERM)
-    give_up_s = time.monotonic() + _STOP_S
-    while time.monotonic() < give_up_s and not all(task.job.done() for task in running.values()):
-        time.sleep(_POLL_S)
-    _signal_all(running, signal.SIGKILL)
-
-
-def _signal_all(running: dict[str, _Running], number: signal.Signals) -> None:
-    """Signal the controllers, whose process ids are submitit's local job ids."""
+def _stop(study: Study, running: dict[str, _Running], *, is_urgent: Callable[[], bool]) -> None:
+    """Ask every running cell to stop and wait for its checkpoint; kill it when that is urgent."""
     for task in running.values():
         if not task.job.done():
-            os.kill(int(task.job.job_id), number)
+            # submitit's local job id is the process id of the controller, which hands this on.
+            os.kill(int(task.job.job_id), signal.SIGTERM)
+    while not all(task.job.done() for task in running.values()):
+        if is_urgent():
+            _kill(study, running)
+        time.sleep(_POLL_S)
+
+
+def _kill(study: Study, running: dict[str, _Running]) -> None:
+    """Kill workers that did not stop; their controllers then end by themselves."""
+    for cell_id, task in running.items():
+        attempt = attempts.last(study.run, cell_id)
+        if attempt is not None and attempt.ended is None and not task.job.done():
+            with suppress(ProcessLookupError):
+                os.kill(attempt.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question that can be asked."""
-    asked = False
+def _interruptible() -> Iterator[Callable[[], int]]:
+    """Turn Ctrl-C, SIGTERM and the end of the terminal into a number that can be asked for."""
+    count = 0
 
     def note(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal count
+        count += 1
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, note) for number in caught}
     try:
-        yield lambda: asked
+        yield lambda: count
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

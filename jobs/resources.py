@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from gpuwork.registry import BACKBONES, Backbone
 from gpuwork.spec import Cell, Execution
-
 from jobs.machine import cores, cuda_devices
 from jobs.site import Site
 
@@ -120,9 +119,7 @@ def shape(cell: Cell, workload: Workload, *, site: Site, executor: str) -> Shape
     """The task that runs the cell: predicted time x 1.5 + 5 min as the limit, in few steps."""
     on = device(site, executor=executor)
     cpus = site.slurm.cpus_per_task if executor == "slurm" else site.local.threads
-    hours = (
-        gpu_hours(cell, workload) if on == "cuda" else cpu_hours(cell, workload, threads=cpus)
-    )
+    hours = gpu_hours(cell, workload) if on == "cuda" else cpu_hours(cell, workload, threads=cpus)
     needed = hours * 60 * _MARGIN + _STARTUP_MINUTES
     bucket = next((minutes for minutes in _MINUTES if minutes >= needed), _MINUTES[-1])
     return Shape(
@@ -155,7 +152,9 @@ def micro_batch(cell: Cell, *, device: str) -> int:
     budget = _GPU_BUDGET_BYTES if device == "cuda" else _CPU_BUDGET_BYTES
     fitting = budget / (per_token * cell.recipe.max_tokens)
     batch = cell.recipe.effective_batch
-    return max((size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting), default=1)
+    return max(
+        (size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting), default=1
+    )
 
 
 def cells_at_once(site: Site) -> int:

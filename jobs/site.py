@@ -121,6 +121,11 @@ class Site:
         """The directories below ``[paths] root``."""
         return Workspace.locate(self.file)
 
+    @property
+    def arguments(self) -> list[str]:
+        """How another command of the project is told of this site; nothing where there is none."""
+        return ["--site", str(self.file)] if self.file.exists() else []
+
 
 SECTIONS: dict[str, type[Any]] = {
     "paths": PathsSection,
@@ -132,7 +137,7 @@ _CHOICES = {"executor": EXECUTORS, "device": DEVICES}
 _MEANT = {tuple: "a list of texts in quotes", int: "a whole number above 0", str: "text in quotes"}
 
 
-def read_site(file: Path) -> Site:
+def read_site(file: Path, *, must_exist: bool = False) -> Site:
     """Read and check site.toml; the defaults of a laptop where there is none.
 
     Raises
@@ -141,6 +146,8 @@ def read_site(file: Path) -> Site:
         Not TOML, an unknown section or key, a value of the wrong type.
     """
     file = file.resolve()
+    if must_exist and not file.exists():
+        raise SiteError(f"{file}: no such file; copy site.example.toml and edit it")
     if not file.exists():
         return Site(file=file)
     try:

@@ -1,7 +1,7 @@
 """SLURM: the only code that calls its commands. Lists of arguments, time-outs, no shell.
 
-submitit writes the batch scripts and the pickles. What a pickle holds is a function of `jobs.worker`
-and strings.
+submitit writes the batch scripts and the pickles. A pickle holds a function of `jobs.worker` and
+strings.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs import journal
 from jobs.arrays import Array, cell_parameters, merge_parameters
+from jobs.journal import Submission
 from jobs.site import Site
 from jobs.studies import Study
 
 _CALL_S = 60
+
 
 class SlurmError(RuntimeError):
     """A SLURM command that failed or did not answer: which one, and its words."""
@@ -93,9 +96,7 @@ def elements(identity: str) -> list[str]:
 
 def find(name: str) -> str | None:
     """Job id of a job name of this user, live or over; None when SLURM never heard of it."""
-    listed = _call(
-        "squeue", "--me", "--states=all", "--noheader", "--format=%F", f"--name={name}"
-    )
+    listed = _call("squeue", "--me", "--states=all", "--noheader", "--format=%F", f"--name={name}")
     if not listed.strip():
         try:
             listed = _call(
@@ -150,11 +151,29 @@ def repair(study: Study) -> None:
     """Settle intents whose launcher died before it heard from sbatch: adopt the job, or void."""
     for lone in journal.read(study.run):
         if lone.job_id is None and not lone.is_void:
-            job_id = find(lone.name)
-            if job_id is None:
-                journal.void(study.run, name=lone.name, why="SLURM knows no job of this name")
-            else:
-                journal.accept(study.run, name=lone.name, job_id=job_id)
+            settle(study, lone, job_id=find(lone.name), why="SLURM knows no job of this name")
+
+
+def settle(study: Study, lone: Submission, *, job_id: str | None, why: str) -> None:
+    """Adopt the job of an intent, or void the intent where there is none.
+
+    submitit names its pickles after the job once sbatch has answered; an adopted job waits for
+    those names.
+    """
+    from submitit.core.utils import DelayedSubmission
+
+    folder = private_folder(study, lone.name)
+    if job_id is None:
+        shutil.rmtree(folder)
+        journal.void(study.run, name=lone.name, why=why)
+        return
+    sent = replace(lone, job_id=job_id)
+    for pickle in folder.glob("*.pkl"):
+        if not pickle.stem.endswith("_submitted"):
+            called_with = DelayedSubmission.load(pickle).args
+            index = sent.cells.index(called_with[-1]) if sent.cells else 0
+            pickle.rename(folder / f"{sent.element(index)}_submitted.pkl")
+    journal.accept(study.run, name=lone.name, job_id=job_id)
 
 
 def _send(
@@ -170,29 +189,29 @@ def _send(
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     name = f"glm-{study.name}-{uuid.uuid4().hex[:8]}"
-    folder = private_folder(study)
-    executor = SlurmExecutor(folder=folder)
+    executor = SlurmExecutor(folder=private_folder(study, name))
     executor.update_parameters(job_name=name, **parameters)
-    journal.intend(study.run, name=name, cells=cells)
+    lone = journal.intend(study.run, name=name, cells=cells)
     try:
         with _clean_environment():
             tasks = executor.map_array(function, *zip(*calls, strict=True))
-        job_id = str(tasks[0].job_id).partition("_")[0]
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        found = find(name)
-        if found is None:
-            journal.void(study.run, name=name, why=str(error))
+        job_id = find(name)
+        settle(study, lone, job_id=job_id, why=str(error))
+        if job_id is None:
             raise SlurmError(f"sbatch refused {name}: {error}") from error
-        job_id = found
-    journal.accept(study.run, name=name, job_id=job_id)
+    else:
+        job_id = str(tasks[0].job_id).partition("_")[0]
+        journal.accept(study.run, name=name, job_id=job_id)
     return job_id
 
 
-def private_folder(study: Study) -> Path:
-    """submitit's folder: pickles are code, so only their owner may write there."""
-    folder = study.run / "submitit"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+def private_folder(study: Study, name: str) -> Path:
+    """Folder of submitit for one submission: pickles are code, so only their owner may write."""
+    folder = study.run / "submitit" / name
+    for private in (folder.parent, folder):
+        private.mkdir(parents=True, exist_ok=True)
+        private.chmod(0o700)
     return folder
 
 

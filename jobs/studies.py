@@ -13,12 +13,12 @@ from types import ModuleType
 
 import h5py
 import numpy as np
+
+import jobs.grids
 from gpuwork import schema
 from gpuwork.registry import BACKBONES, Backbone
 from gpuwork.spec import Cell, cell_from_json, cell_id, cell_to_json, check_distinct
 from gpuwork.workspace import Workspace
-
-import jobs.grids
 from jobs.resources import Workload
 from jobs.site import Site
 
@@ -36,6 +36,8 @@ class Study:
 
     Attributes
     ----------
+    grid
+        What the user called it: a name or the path of a file.
     cells
         By cell id, in the grid's order; a cell whose corpus exists carries its digest.
     workloads
@@ -43,6 +45,7 @@ class Study:
     """
 
     name: str
+    grid: str
     site: Site
     cells: Mapping[str, Cell]
     workloads: Mapping[str, Workload | None]
@@ -93,6 +96,7 @@ def open_study(grid: str, *, site: Site) -> Study:
     expected = getattr(module, "EXPECTED", None)
     return Study(
         name=path.stem,
+        grid=grid,
         site=site,
         cells={cell_id(cell): cell for cell in bound},
         workloads={name: _workload(site.workspace.corpus(name), expected) for name in corpora},
@@ -152,6 +156,17 @@ def backbones(study: Study) -> dict[str, Backbone]:
     return {cell.backbone: BACKBONES[cell.backbone] for cell in study.cells.values()}
 
 
+def strategy_label(cell: Cell) -> str:
+    """Strategy, rank, and heads where they are frozen, as a table shows them."""
+    rank = "" if cell.rank is None else f" r{cell.rank}"
+    return f"{cell.strategy}{rank}" + (", frozen heads" if cell.heads == "frozen" else "")
+
+
+def cell_label(cell: Cell) -> str:
+    """A cell in few words for a table: ``nt_v2_50m lora r8 s0``."""
+    return f"{cell.backbone} {strategy_label(cell)} s{cell.seed}"
+
+
 def _file_of(grid: str) -> Path:
     """The file of a study given by name or by path."""
     known = known_studies()
@@ -185,7 +200,9 @@ def _load(path: Path) -> ModuleType:
 
 def _located(error: Exception, path: Path) -> str:
     """An error of a grid as one line: file, line in that file, what."""
-    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
+    lines = [
+        at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)
+    ]
     line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
     return f"{path}, line {line}: {type(error).__name__}: {error}"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from gpuwork import schema
 
+from gpuwork import schema
 from jobs import attempts, journal, slurm
 from jobs.attempts import Attempt
 from jobs.studies import Study
@@ -25,7 +25,7 @@ STATES = (
 )  # fmt: skip
 TO_SUBMIT = ("new", "stopped")
 """Never tried, or stopped with a checkpoint: what `jobs.submit` sends."""
-TO_RESUBMIT = ("failed", "cancelled", "corrupt", "lost")
+TO_RESUBMIT = ("stopped", "failed", "cancelled", "corrupt", "lost")
 """Over without a result: what `jobs.resubmit` sends, when a person says so."""
 
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
@@ -128,9 +128,9 @@ def decide(evidence: Evidence) -> tuple[str, str]:
         (bool(evidence.live) or evidence.is_held, "running", ""),
         (evidence.result == "corrupt", "corrupt", evidence.flaw),
         (ended == "failed", "failed", said),
+        (word == "CANCELLED", "cancelled", f"job {job} was cancelled"),
         (ended == "stopped", "stopped", "a checkpoint is there"),
         (ended == "done", "lost", "ended well, but its result file is gone"),
-        (word == "CANCELLED", "cancelled", f"job {job} was cancelled"),
         (word not in ("", "COMPLETED"), "failed", f"SLURM says {word} of job {job}"),
         (newest is not None, "lost", "its process died without a word"),
         (job is not None, "lost", f"job {job} is over and left no trace"),
@@ -167,8 +167,8 @@ def _standing(run: Path, cell_id: str, evidence: Evidence) -> Standing:
     newest = _attempt_of_newest_job(evidence)
     log = newest.log if newest else None
     if log is None and evidence.element is not None:
-        unheard = run / "submitit" / f"{evidence.element}_0_log.err"
-        log = str(unheard) if unheard.exists() else None
+        unheard = (run / "submitit").glob(f"*/{evidence.element}_0_log.err")
+        log = next(map(str, unheard), None)
     return Standing(
         state=state,
         why=why,

@@ -42,7 +42,7 @@ def work(site_file: str, study: str, cell_id: str) -> None:
     cells = read_cells(run)
     if cell_id not in cells:
         raise StudyError(f"{cell_id} is not in {run / 'cells.json'}; the grid was changed since")
-    opened = Study(name=study, site=site, cells=cells, workloads={})
+    opened = Study(name=study, grid=study, site=site, cells=cells, workloads={})
     with attempts.hold(run, cell_id):
         if truth.check_result(opened, cell_id)[0] != "valid":
             _attempt(opened, cell_id, should_stop=should_stop)
@@ -59,7 +59,7 @@ def merge(site_file: str, study: str) -> None:
     from analysis import merge as merging
     from analysis import report
 
-    arguments = [study, "--site", site_file]
+    arguments = [study, *read_site(Path(site_file)).arguments]
     merged = merging.main(arguments)
     if merged not in (0, _INCOMPLETE):
         sys.exit(merged)

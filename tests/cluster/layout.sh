@@ -24,10 +24,12 @@ require_root() {
 }
 
 # alive NAME: the daemon noted as NAME ("slurmd.h100-1", "munged") runs. The program's name is
-# compared, because a process id may by now belong to another process.
+# compared, because a process id may by now belong to another process; a dead process that nobody
+# has waited for still has its name, but no program file.
 alive() {
     local pid
-    pid=$(noted_pid "$1") && [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "${1%%.*}" ]]
+    pid=$(noted_pid "$1") && [[ -e /proc/$pid/exe ]] &&
+        [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "${1%%.*}" ]]
 }
 
 noted_pid() { cat "$STATE/pids/$1" 2>/dev/null; }

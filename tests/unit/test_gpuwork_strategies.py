@@ -69,7 +69,7 @@ def test_lora_adds_two_factors_to_query_and_value(heads):
     APPLY["lora"](model, tiny.make_cell("lora", heads=heads))
     found = trainable(model)
     adapters = {name for name in found if "lora_" in name}
-    assert len(adapters) == 2 * 2 * 4
+    assert len(adapters) == 2 * 2 * 2
     assert found - adapters == (
         {f"heads.{level}.{part}" for level in tiny.CLASSES for part in ("weight", "bias")}
         if heads == "trained"
@@ -84,6 +84,6 @@ def test_ia3_scales_query_value_and_attention_output():
     model = nano()
     APPLY["ia3"](model, tiny.make_cell("ia3", heads="frozen"))
     found = trainable(model)
-    assert len(found) == 3 * 4
-    assert sum(model.get_parameter(name).numel() for name in found) == 3 * 64 * 4
+    assert len(found) == 3 * 2
+    assert sum(model.get_parameter(name).numel() for name in found) == 3 * 64 * 2
     assert model.backbone.esm.encoder.layer[0].attention.output.dense.is_feedforward

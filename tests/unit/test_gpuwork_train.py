@@ -80,7 +80,7 @@ def test_training_ends_after_patience_epochs_without_improvement():
 
 
 def test_loss_falls_and_the_best_epoch_is_kept(dataset):
-    training = ready(dataset, learning_rate=0.05, epochs=4)
+    training = ready(dataset, learning_rate=0.05, epochs=6)
     state = trained(training)
     losses = [row["train_loss"] for row in state.epochs]
     assert losses[-1] < 0.7 * losses[0]
