@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from gpuwork.schema import Column
+from gpuwork.layouts import Column
 
 _CHUNK_ROWS = 16_384
 _BUFFER_BYTES = 32 << 20

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.place import StudyError
-from gpuwork import schema
+from gpuwork import layouts, schema
 from gpuwork.registry import BACKBONES, STRATEGIES
 
 
@@ -142,7 +142,7 @@ def labels(study: Study) -> dict[str, str]:
 
 def _cells(file: h5py.File) -> list[CellRow]:
     columns: dict[str, Any] = {}
-    for name, column in schema.LAYOUTS["merged"].items():
+    for name, column in layouts.LAYOUTS["merged"].items():
         group, _, key = name.partition("/")
         if group == "cells":
             is_text = column.dtype == "str"

@@ -23,7 +23,7 @@ from rich.progress import track
 from analysis.flat import Flat
 from analysis.place import SITE, StudyError, study_name, workspace
 from analysis.result import Result, UnusableError, flat_columns, read
-from gpuwork import schema
+from gpuwork import layouts, schema
 from gpuwork.spec import Cell, cell_from_json, cell_id, cell_to_json
 from gpuwork.workspace import Workspace
 
@@ -168,7 +168,7 @@ def _add(gathered: Gathered, result: Result, expected: dict[str, Cell] | None) -
         gathered.flat.file.attrs["levels"] = result.levels
         for (name, column), tail in zip(flat_columns(result.levels).items(), tails, strict=True):
             gathered.flat.create(name, column, tail=tail)
-        gathered.flat.create("epochs/cell", schema.LAYOUTS["merged"]["epochs/cell"])
+        gathered.flat.create("epochs/cell", layouts.LAYOUTS["merged"]["epochs/cell"])
     elif gathered.first != (result.classes, tails):
         raise UnusableError(
             "its levels, classes or stored classes per prediction are not those of "
@@ -219,7 +219,7 @@ def _finish(gathered: Gathered, missing: dict[str, Cell]) -> None:
     def put(name: str, values: npt.ArrayLike) -> None:
         schema.put(file, name, values, layout="merged")
 
-    for name in schema.LAYOUTS["merged"]:
+    for name in layouts.LAYOUTS["merged"]:
         group, _, key = name.partition("/")
         if group == "cells":
             put(name, [row[key] for row in gathered.rows])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuwork import schema
-from gpuwork.schema import LAYOUTS, Column
+from gpuwork.layouts import LAYOUTS, Column
 from gpuwork.spec import Cell, cell_from_json, cell_id
 
 

@@ -28,7 +28,7 @@ from data_prep.fragment import Fragments, Source
 from data_prep.labels import Labels, label, origins
 from data_prep.ledger import Row
 from data_prep.split import stratified
-from gpuwork import schema
+from gpuwork import layouts, schema
 from gpuwork.workspace import Workspace
 
 
@@ -261,15 +261,15 @@ def _report(
             number[row.note] += row.number
     rows += [Row("dropped", why, number[why], f"taxa: {taxa[why]}") for why in sorted(taxa)]
     rows.append(Row("kept", "fragments", len(labels.kept)))
-    per_split = np.bincount(split, minlength=len(schema.SPLITS))
-    rows += [Row("split", name, int(n)) for name, n in zip(schema.SPLITS, per_split, strict=True)]
+    per_split = np.bincount(split, minlength=len(layouts.SPLITS))
+    rows += [Row("split", name, int(n)) for name, n in zip(layouts.SPLITS, per_split, strict=True)]
     rows += [Row("classes", level, len(names)) for level, names in labels.names.items()]
     rows += dropped
     for level, names in labels.names.items():
-        counts = np.zeros((len(names), len(schema.SPLITS)), dtype=np.int64)
+        counts = np.zeros((len(names), len(layouts.SPLITS)), dtype=np.int64)
         np.add.at(counts, (labels.label[level], split), 1)
         for name, count in zip(names, counts.tolist(), strict=True):
-            parts = ", ".join(f"{s} {n}" for s, n in zip(schema.SPLITS, count, strict=True))
+            parts = ", ".join(f"{s} {n}" for s, n in zip(layouts.SPLITS, count, strict=True))
             rows.append(Row("class", f"{level}: {name}", sum(count), parts))
     return rows
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from data_prep.errors import InputError
-from gpuwork.schema import SPLITS
+from gpuwork.layouts import SPLITS
 
 _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
 _LISTED = 10
@@ -39,7 +39,7 @@ def stratified(
     Returns
     -------
     uint8 of shape (n_fragments,)
-        Indices into ``gpuwork.schema.SPLITS``; the same for the same arguments.
+        Indices into ``gpuwork.layouts.SPLITS``; the same for the same arguments.
 
     Raises
     ------

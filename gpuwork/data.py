@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gpuwork.schema import SPLITS, SchemaError, strings
+from gpuwork.layouts import SPLITS
+from gpuwork.schema import SchemaError, strings
 from gpuwork.workspace import Workspace
 
 Ints = npt.NDArray[np.int64]

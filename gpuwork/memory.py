@@ -18,7 +18,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from gpuwork.schema import LAYOUTS
+from gpuwork.layouts import LAYOUTS
 
 COLUMNS = {
     name.removeprefix("gpu/"): column.dtype

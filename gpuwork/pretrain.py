@@ -20,6 +20,7 @@ from rich.progress import track
 from torch import Tensor
 
 from gpuwork.backbones import build, save
+from gpuwork.backbones.nucleotide_transformer import NucleotideTransformer
 from gpuwork.data import Dataset, Ints, collate, open_dataset
 from gpuwork.registry import BACKBONES, TASKS, Backbone
 from gpuwork.schema import SchemaError
@@ -36,14 +37,14 @@ class Pretraining:
     Of the tokens asked for, 80 % are masked, 10 % replaced by another, 10 % left as they are.
     """
 
-    steps: int = 400
+    steps: int = 800
     batch: int = 32
     learning_rate: float = 5e-3
     masked_share: float = 0.3
     seed: int = 0
 
 
-def pretrain(backbone: Backbone, dataset: Dataset, rule: Pretraining) -> torch.nn.Module:
+def pretrain(backbone: Backbone, dataset: Dataset, rule: Pretraining) -> NucleotideTransformer:
     """Train a fresh backbone on the training split's tokens; labels are not looked at."""
     torch.manual_seed(rule.seed)
     model = build(backbone)

@@ -75,7 +75,7 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
     directory = workspace.checkpoint(study, identity)
     earlier = _resume(directory, state, training, frozen=frozen)
     this_attempt = _attempt(attempt, started_utc, state.step, cell, execution)
-    with memory.probe(execution.device) as probe:
+    with memory.probe(execution.device, began_s=began) as probe:
 
         def clock_s() -> float:
             return earlier.run_s + time.monotonic() - began

@@ -1,16 +1,16 @@
-"""The HDF5 layouts (corpus, tokens, result, merged): names, dtypes, units, check, atomic write.
+"""Files in one of the layouts of `gpuwork.layouts`: atomic write, seal, check. numpy and h5py only.
 
-A layout is a table of columns. Columns of one dimension have one length; ``<level>`` in a name
-stands for every label level listed in the file's ``levels`` attribute. numpy and h5py only.
+Every file ends in the sha256 of all bytes before it. HDF5 does not mind what follows its own end,
+and no flipped byte, not even in text that HDF5 leaves without a checksum, passes for data.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,145 +19,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-VERSIONS = {"corpus": "1.0", "tokens": "1.0", "result": "1.0", "merged": "1.0"}
-SPLITS = ("train", "validation", "test")
-"""Values of a corpus' ``split`` column are indices into this."""
+from gpuwork.layouts import ATTRIBUTES, LAYOUTS, VERSIONS, Column
 
+_SEAL = b"glm-grid sha256 "
+_BLOCK_BYTES = 1 << 24
 _STORED_SMALL = 64
 """Datasets below this length are stored plain: filters need chunks and cost more than they save."""
 
 
 class SchemaError(ValueError):
     """A file that is not what its layout promises: which file, what is wrong, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One dataset of a layout.
-
-    Attributes
-    ----------
-    dtype
-        numpy dtype, or ``str`` for UTF-8 text.
-    unit
-        SI symbol, ``bytes``, ``tokens``, or ``1`` for a pure number or code.
-    dimension
-        Name of the first axis; ``x+1`` is the offset of a flat column over dimension x.
-    axes
-        Number of axes.
-    """
-
-    dtype: str
-    unit: str
-    dimension: str
-    axes: int = 1
-
-
-_STEP_COLUMNS = {
-    "steps/step": Column("int64", "1", "step"),
-    "steps/loss": Column("float64", "nat", "step"),
-    "steps/learning_rate": Column("float64", "1", "step"),
-}
-_EPOCH_COLUMNS = {
-    "epochs/epoch": Column("int64", "1", "epoch"),
-    "epochs/train_loss": Column("float64", "nat", "epoch"),
-    "epochs/validation_loss": Column("float64", "nat", "epoch"),
-    "epochs/train_s": Column("float64", "s", "epoch"),
-    "epochs/validation_s": Column("float64", "s", "epoch"),
-    "epochs/sequences_per_s": Column("float64", "1/s", "epoch"),
-    "epochs/tokens_per_s": Column("float64", "1/s", "epoch"),
-    "epochs/peak_bytes": Column("int64", "bytes", "epoch"),
-    "epochs/energy_j": Column("float64", "J", "epoch"),
-    "epochs/balanced_accuracy/<level>": Column("float64", "1", "epoch"),
-}
-_TEST_COLUMNS = {
-    "test/row": Column("int64", "1", "test"),
-    "test/<level>/true_class": Column("int32", "1", "test"),
-    "test/<level>/top_class": Column("int32", "1", "test", 2),
-    "test/<level>/top_log_probability": Column("float32", "nat", "test", 2),
-    "test/<level>/true_log_probability": Column("float32", "nat", "test"),
-    "test/<level>/true_rank": Column("int32", "1", "test"),
-}
-_CLASSES = {"class/<level>": Column("str", "1", "class_<level>")}
-
-LAYOUTS: dict[str, dict[str, Column]] = {
-    "corpus": {
-        "bases": Column("uint8", "base", "base"),
-        "offset": Column("int64", "base", "fragment+1"),
-        "label/<level>": Column("int32", "1", "fragment"),
-        "split": Column("uint8", "1", "fragment"),
-        "group": Column("int64", "taxid", "fragment"),
-        "record/file": Column("int32", "1", "fragment"),
-        "record/index": Column("int64", "1", "fragment"),
-        "file": Column("str", "1", "file"),
-        **_CLASSES,
-    },
-    "tokens": {
-        "token": Column("uint16", "1", "token"),
-        "offset": Column("int64", "tokens", "fragment+1"),
-    },
-    "result": {
-        "config": Column("str", "1", "one"),
-        "attempts/number": Column("int64", "1", "attempt"),
-        "attempts/node": Column("str", "1", "attempt"),
-        "attempts/started_utc": Column("str", "1", "attempt"),
-        "attempts/first_step": Column("int64", "1", "attempt"),
-        "attempts/micro_batch": Column("int64", "1", "attempt"),
-        "attempts/accumulation": Column("int64", "1", "attempt"),
-        "attempts/ranks": Column("int64", "1", "attempt"),
-        **_EPOCH_COLUMNS,
-        **_STEP_COLUMNS,
-        "gpu/time_s": Column("float64", "s", "sample"),
-        "gpu/memory_bytes": Column("int64", "bytes", "sample"),
-        "gpu/power_w": Column("float64", "W", "sample"),
-        "gpu/utilization": Column("float64", "1", "sample"),
-        "gpu/clock_hz": Column("float64", "Hz", "sample"),
-        "gpu/other_tenants": Column("int64", "1", "sample"),
-        **_TEST_COLUMNS,
-        **_CLASSES,
-    },
-    "merged": {
-        "cells/cell_id": Column("str", "1", "cell"),
-        "cells/config": Column("str", "1", "cell"),
-        "cells/provenance": Column("str", "1", "cell"),
-        "cells/file_sha256": Column("str", "1", "cell"),
-        "cells/task": Column("str", "1", "cell"),
-        "cells/backbone": Column("str", "1", "cell"),
-        "cells/strategy": Column("str", "1", "cell"),
-        "cells/rank": Column("int64", "1", "cell"),
-        "cells/heads": Column("str", "1", "cell"),
-        "cells/seed": Column("int64", "1", "cell"),
-        "cells/learning_rate": Column("float64", "1", "cell"),
-        "cells/best_epoch": Column("int64", "1", "cell"),
-        "cells/trainable_parameters": Column("int64", "1", "cell"),
-        "cells/total_parameters": Column("int64", "1", "cell"),
-        "cells/peak_bytes": Column("int64", "bytes", "cell"),
-        "cells/run_s": Column("float64", "s", "cell"),
-        "epochs/cell": Column("int64", "1", "epoch"),
-        **_EPOCH_COLUMNS,
-        "test/offset": Column("int64", "1", "cell+1"),
-        **_TEST_COLUMNS,
-        **_CLASSES,
-        "missing/cell_id": Column("str", "1", "missing"),
-        "missing/config": Column("str", "1", "missing"),
-        "rejected/file": Column("str", "1", "rejected"),
-        "rejected/reason": Column("str", "1", "rejected"),
-    },
-}
-
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "corpus": ("name", "levels", "content_sha256", "inputs_sha256", "split_rule", "seed"),
-    "tokens": (
-        "tokenizer", "tokenizer_sha256", "corpus_sha256", "unknown_share",
-        "shortest_tokens", "median_tokens", "longest_tokens",
-    ),
-    "result": (
-        "cell_id", "levels", "finished_utc", "best_epoch", "total_parameters",
-        "trainable_parameters", "peak_bytes", "memory_kind", "run_s",
-    ),
-    "merged": ("study", "levels"),
-}  # fmt: skip
-"""Root attributes every file of a layout has, beside schema, schema_version and created_utc."""
 
 
 @contextmanager
@@ -190,10 +61,18 @@ def write(path: Path, layout: str, *, in_memory: bool = False) -> Iterator[h5py.
             with h5py.File(temporary, "w", libver=versions) as file:
                 _stamp(file, layout)
                 yield file
+        seal(temporary)
         check(temporary, layout)
         commit(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def seal(path: Path) -> None:
+    """Append the sha256 of a file's bytes; `check` refuses a file that no longer agrees with it."""
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.write(_SEAL + digest.encode())
 
 
 def commit(temporary: Path, path: Path) -> None:
@@ -237,16 +116,16 @@ def put(
 
 
 def check(path: Path, layout: str) -> None:
-    """Read a whole file and compare it with its layout.
-
-    Every chunk is read, so that a flipped byte or a truncated file is found.
+    """Read a whole file and compare it with its seal and its layout.
 
     Raises
     ------
     SchemaError
-        Anything missing, misshapen, of another version, unreadable; names the file and the part.
+        A byte was changed or cut off; anything missing, misshapen, of another version, unreadable.
+        Names the file and the part.
     """
     try:
+        _check_seal(path)
         with h5py.File(path, "r", locking=False) as file:
             _check_open(file, path, layout)
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
@@ -268,6 +147,22 @@ def strings(dataset: h5py.Dataset) -> list[str]:
 def now_utc() -> str:
     """The time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_seal(path: Path) -> None:
+    length = len(_SEAL) + 64
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size - length
+        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+            total.update(block)
+            left -= len(block)
+        found = file.read()
+    if found != _SEAL + total.hexdigest().encode():
+        raise SchemaError(
+            f"{path}: its bytes are not those that were written (cut short, altered, or not a "
+            "file of glm-grid); move it away and make it again"
+        )
 
 
 def _stamp(file: h5py.File, layout: str) -> None:
@@ -327,19 +222,7 @@ def _check_column(dataset: h5py.Dataset, column: Column, path: Path) -> int:
         )
     if (unit := dataset.attrs.get("unit")) != column.unit:
         raise SchemaError(f"{path}: {dataset.name} is in {unit!r}, expected {column.unit!r}")
-    for chunk in _slices(dataset):
-        dataset[chunk]
     return int(dataset.shape[0])
-
-
-def _slices(dataset: h5py.Dataset) -> Iterator[slice]:
-    """Slices of whole chunks, some tens of megabytes each: bounded memory at any size."""
-    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
-    rows = max(1, (32 << 20) // row_bytes)
-    if dataset.chunks:
-        rows = max(1, rows // dataset.chunks[0]) * dataset.chunks[0]
-    for start in range(0, dataset.shape[0], rows):
-        yield slice(start, start + rows)
 
 
 _FLAT = {

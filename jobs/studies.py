@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 import jobs.grids
-from gpuwork import schema
+from gpuwork import layouts, schema
 from gpuwork.registry import BACKBONES, Backbone
 from gpuwork.spec import Cell, cell_from_json, cell_id, cell_to_json, check_distinct
 from gpuwork.workspace import Workspace
@@ -225,6 +225,6 @@ def _workload(corpus: Path, expected: Mapping[str, int] | None) -> Workload | No
             split, bases = file["split"][:], file["bases"].shape[0]
     except (OSError, KeyError) as error:
         raise StudyError(f"{corpus}: cannot be read ({error}); make it again") from error
-    count = np.bincount(split, minlength=len(schema.SPLITS))
-    sizes = {name: int(count[index]) for index, name in enumerate(schema.SPLITS)}
+    count = np.bincount(split, minlength=len(layouts.SPLITS))
+    sizes = {name: int(count[index]) for index, name in enumerate(layouts.SPLITS)}
     return Workload(**sizes, length_bp=bases / max(1, split.size))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpuwork import schema
+from gpuwork import layouts, schema
 from gpuwork.workspace import Workspace
 
 LEVELS = ("superkingdom", "phylum", "genus")
@@ -110,7 +110,7 @@ def write_inputs(workspace: Workspace, *, fragments: int = 10, length_bp: int = 
 def write_tokens(workspace: Workspace, *, corpus_sha256: str) -> None:
     """A token file that says which corpus it was made from."""
     with schema.write(workspace.tokens("demo", "nt_v2"), "tokens") as file:
-        file.attrs.update(dict.fromkeys(schema.ATTRIBUTES["tokens"], 0))
+        file.attrs.update(dict.fromkeys(layouts.ATTRIBUTES["tokens"], 0))
         file.attrs["corpus_sha256"] = corpus_sha256
         _fill(file, "tokens", {"token": 0, "fragment": 0})
 
@@ -118,7 +118,7 @@ def write_tokens(workspace: Workspace, *, corpus_sha256: str) -> None:
 def write_result(path: Path, *, cell_id: str) -> None:
     """A result file of the right layout, without a single number worth reading."""
     with schema.write(path, "result", in_memory=True) as file:
-        file.attrs.update(dict.fromkeys(schema.ATTRIBUTES["result"], 0))
+        file.attrs.update(dict.fromkeys(layouts.ATTRIBUTES["result"], 0))
         file.attrs["levels"] = LEVELS
         file.attrs["cell_id"] = cell_id
         _fill(file, "result", {"one": 1, "attempt": 1, "epoch": 1, "step": 100, "test": 2})
@@ -131,7 +131,7 @@ def journal_lines(run: Path) -> list[dict[str, object]]:
 
 def _fill(file, layout: str, sizes: Mapping[str, int], **given: np.ndarray) -> None:
     """Every column of a layout: the given values, else zeros of the dimension's length."""
-    for name, column in schema.LAYOUTS[layout].items():
+    for name, column in layouts.LAYOUTS[layout].items():
         for level in LEVELS if "<level>" in name else ("",):
             full = name.replace("<level>", level)
             dimension = column.dimension.removesuffix("+1")

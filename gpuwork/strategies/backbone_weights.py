@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from gpuwork.backbones.nucleotide_transformer import initialize
 from gpuwork.model import Classifier
 from gpuwork.spec import Cell
 
@@ -20,13 +19,7 @@ def random_init(model: Classifier, cell: Cell) -> None:
 
     The rule of Berman et al. 2025: Linear and Embedding ~ N(0, 0.02), bias 0, LayerNorm 1 and 0.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, mean=0.0, std=0.02)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    initialize(model)
     full(model, cell)
 
 

@@ -12,10 +12,10 @@ from gpuwork.spec import Cell, Recipe
 _LEARNING_RATE = {
     "full": 1e-3,
     "random_init": 1e-3,
-    "frozen75": 1e-3,
-    "head_only": 1e-2,
-    "ia3": 1e-2,
-    "lora": 5e-3,
+    "frozen75": 2e-3,
+    "head_only": 5e-2,
+    "ia3": 2e-2,
+    "lora": 1e-2,
 }
 """Larger where less trains; found by trial on the demo corpus."""
 
@@ -41,8 +41,8 @@ def _cell(strategy: str, *, heads: str, rank: int | None = None) -> Cell:
         seed=0,
         recipe=Recipe(
             learning_rate=_LEARNING_RATE[strategy],
-            effective_batch=32,
-            epochs=4,
+            effective_batch=16,
+            epochs=5,
             patience=3,
             precision="fp32",
             alpha_rule=None if rank is None else "twice_rank",

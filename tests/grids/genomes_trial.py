@@ -32,8 +32,8 @@ def _cell(
         recipe=Recipe(
             learning_rate=learning_rate,
             effective_batch=64,
-            epochs=3,
-            patience=3,
+            epochs=2,
+            patience=2,
             max_tokens=64,
             alpha_rule=None if rank is None else "twice_rank",
             adapter_dropout=None if rank is None else 0.0,

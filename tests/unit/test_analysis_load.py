@@ -59,5 +59,5 @@ def test_a_label_names_the_learning_rate_only_where_it_tells_cells_apart(site, w
 def test_another_file_is_refused(tmp_path):
     path = tmp_path / "x.h5"
     path.write_text("not HDF5")
-    with pytest.raises(StudyError, match=r"x\.h5: cannot be read"):
+    with pytest.raises(StudyError, match=r"x\.h5: its bytes are not those"):
         load(path)

@@ -10,6 +10,7 @@ from analysis import merge
 from analysis.load import load
 from gpuwork import schema
 from gpuwork.spec import cell_id
+from tests.tamper import edited
 from tests.unit.analysis_cases import CLASSES, Outcome, make_cell, write_cells, write_result
 
 
@@ -79,22 +80,22 @@ def flip_a_byte_of_a_chunk(path):
 
 def edit(name, index, value):
     def change(path):
-        with h5py.File(path, "r+") as file:
+        with edited(path) as file:
             file[name][index] = value
 
     return change
 
 
 def drop_provenance(path):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file["provenance"]
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncate, "cannot be read"),
-        (flip_a_byte_of_a_chunk, "cannot be read"),
+        (truncate, "its bytes are not those"),
+        (flip_a_byte_of_a_chunk, "its bytes are not those"),
         (edit("epochs/train_loss", 1, np.nan), "epochs/train_loss has values that are not finite"),
         (edit("test/genus/true_class", 0, 24), "test/genus/true_class has values that are none"),
         (edit("config", 0, "[1]"), "list indices must be"),

@@ -19,7 +19,7 @@ NANO = BACKBONES["nt_v2_nano"]
 LOOSE = dataclasses.replace(NANO, tied_decoder=False, parameters=NANO.parameters + 4107 * 64)
 EMBEDDING = "esm.embeddings.word_embeddings.weight"
 DECODER = "lm_head.decoder.weight"
-QUERY = "esm.encoder.layer.2.attention.self.query.weight"
+QUERY = "esm.encoder.layer.1.attention.self.query.weight"
 FREQUENCIES = "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
 UNUSED = (
     "esm.embeddings.position_embeddings.weight",

@@ -205,7 +205,7 @@ def test_no_execution_setting_is_part_of_a_cell():
         ),
         (
             cell("head_only", backbone="nt_v2_nano", recipe=recipe(max_tokens=64)),
-            "taxonomy.nt_v2_nano.head_only.trained.s0-a1663120a781",
+            "taxonomy.nt_v2_nano.head_only.trained.s0-aba0eb157795",
         ),
     ],
 )

@@ -43,8 +43,8 @@ def test_forward_flop_of_the_published_table(backbone: str, tokens: int, gigaflo
 
 
 def test_forward_flop_by_hand() -> None:
-    # 4 layers x (4 x 64^2 + 3 x 64 x 128) = 163,840 weights, twice per token, and attention.
-    assert forward_flop(BACKBONES["nt_v2_nano"], tokens=10) == 2 * 10 * 163_840 + 4 * 4 * 100 * 64
+    # 2 layers x (4 x 64^2 + 3 x 64 x 128) = 81,920 weights, twice per token, and attention.
+    assert forward_flop(BACKBONES["nt_v2_nano"], tokens=10) == 2 * 10 * 81_920 + 4 * 2 * 100 * 64
 
 
 def test_tokens_of_a_fragment() -> None:
