@@ -5,7 +5,7 @@ Axes: B sequences, L levels, C classes, K stored classes per prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,13 +78,10 @@ def evaluate(
     Stopped
         `should_stop` said so between two batches.
     """
-    model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=execution.device)
     predicted: list[Tensor] = []
-    for batch in batches(dataset, rows, cell=cell, size=execution.micro_batch):
-        if should_stop():
-            raise Stopped
-        logits = forward(model, batch, cell=cell, execution=execution)
+    given = batches(dataset, rows, cell=cell, size=execution.micro_batch)
+    for batch, logits in _answers(model, given, cell, execution, should_stop):
         loss += summed_cross_entropy(logits, batch.labels.to(execution.device)).double()
         predicted.append(torch.stack([level.argmax(dim=1) for level in logits], dim=1))
     best = torch.cat(predicted).cpu().numpy()
@@ -113,12 +110,9 @@ def predict(
     Stopped
         `should_stop` said so between two batches.
     """
-    model.eval()
     parts: dict[str, list[Predictions]] = {level: [] for level in cell.levels}
-    for batch in batches(dataset, rows, cell=cell, size=execution.micro_batch):
-        if should_stop():
-            raise Stopped
-        logits = forward(model, batch, cell=cell, execution=execution)
+    given = batches(dataset, rows, cell=cell, size=execution.micro_batch)
+    for batch, logits in _answers(model, given, cell, execution, should_stop):
         for index, level in enumerate(cell.levels):
             parts[level].append(_predictions(logits[index], batch.labels[:, index]))
     return {level: _concatenate(pieces) for level, pieces in parts.items()}
@@ -134,6 +128,21 @@ def forward(model: Classifier, batch: Batch, *, cell: Cell, execution: Execution
     ):
         logits: list[Tensor] = model(ids, mask)
     return logits
+
+
+def _answers(
+    model: Classifier,
+    given: Iterable[Batch],
+    cell: Cell,
+    execution: Execution,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[Batch, list[Tensor]]]:
+    """Each batch with its logits, until a stop is asked for."""
+    model.eval()
+    for batch in given:
+        if should_stop():
+            raise Stopped
+        yield batch, forward(model, batch, cell=cell, execution=execution)
 
 
 def _predictions(logits: Tensor, labels: Tensor) -> Predictions:

@@ -128,7 +128,9 @@ LAYOUTS: dict[str, dict[str, Column]] = {
 }
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "corpus": ("name", "levels", "content_sha256", "inputs_sha256", "split_rule", "seed"),
+    "corpus": (
+        "name", "levels", "content_sha256", "inputs_sha256", "options", "split_rule", "seed",
+    ),
     "tokens": (
         "tokenizer", "tokenizer_sha256", "corpus_sha256", "unknown_share",
         "shortest_tokens", "median_tokens", "longest_tokens",
@@ -137,6 +139,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "cell_id", "levels", "finished_utc", "best_epoch", "total_parameters",
         "trainable_parameters", "peak_bytes", "memory_kind", "run_s",
     ),
-    "merged": ("study", "levels"),
+    "merged": ("study", "levels", "expected_cells"),
 }  # fmt: skip
 """Root attributes every file of a layout has, beside schema, schema_version and created_utc."""

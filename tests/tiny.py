@@ -36,6 +36,7 @@ def write_corpus(workspace: Workspace, *, name: str = "tiny", seed: int = 0) -> 
             levels=list(CLASSES),
             content_sha256=CORPUS_SHA256,
             inputs_sha256="{}",
+            options="{}",
             split_rule="every sixth",
             seed=seed,
         )

@@ -1,7 +1,7 @@
 """A user's own grid: real genomes, the smallest backbone, full training against heads and LoRA.
 
 Needs the corpus ``genomes``. Each fragment is cut to its first 64 tokens, which keeps a cell within
-a minute or two on one CPU core.
+a minute on one CPU core.
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from gpuwork import checkpoint
 from gpuwork.data import open_dataset
-from gpuwork.evaluate import evaluate, predict
+from gpuwork.evaluate import evaluate
 from gpuwork.model import Classifier
 from gpuwork.spec import Execution
 from gpuwork.train import (
@@ -23,17 +22,7 @@ from gpuwork.train import (
 )
 from gpuwork.workspace import Workspace
 from tests import tiny
-
-
-class Lookup(nn.Module):
-    """The smallest backbone: an embedding, so that a step costs nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(4107, 8)
-
-    def forward(self, input_ids, attention_mask):
-        return self.table(input_ids)
+from tests.lookup import Lookup
 
 
 @pytest.fixture(scope="module")
@@ -151,27 +140,6 @@ def test_a_stop_at_any_step_changes_nothing(dataset, tmp_path, stop_after):
         for state in (resumed, straight)
     ]
     assert timeless[0] == timeless[1]
-
-
-def test_predictions_agree_with_the_logits(dataset):
-    training = ready(dataset)
-    rows = dataset.rows["test"]
-    found = predict(
-        training.model,
-        dataset,
-        rows,
-        cell=training.cell,
-        execution=tiny.CPU,
-        should_stop=lambda: False,
-    )
-    genus = found["genus"]
-    assert genus.true_class.tolist() == dataset.labels[rows, 2].tolist()
-    assert genus.top_class.shape == (16, 4)
-    place = (genus.top_class == genus.true_class[:, None]).argmax(axis=1)
-    assert place.tolist() == genus.true_rank.tolist()
-    values = genus.top_log_probability[range(16), place]
-    assert values.tolist() == genus.true_log_probability.tolist()
-    assert all(abs(1 - sum(math.exp(v) for v in row)) < 1e-5 for row in genus.top_log_probability)
 
 
 def test_a_loss_that_is_not_finite_ends_the_cell(dataset):
