@@ -37,7 +37,7 @@ class Pretraining:
     Of the tokens asked for, 80 % are masked, 10 % replaced by another, 10 % left as they are.
     """
 
-    steps: int = 800
+    steps: int = 600
     batch: int = 32
     learning_rate: float = 5e-3
     masked_share: float = 0.3

@@ -48,12 +48,10 @@ def shares(sizes: Sequence[int], *, limit: int) -> list[int]:
     """
     if sum(sizes) <= limit:
         return list(sizes)
-    exact = [limit * size / sum(sizes) for size in sizes]
-    granted = [max(1, int(share)) for share in exact]
-    by_remainder = sorted(range(len(sizes)), key=lambda at: exact[at] % 1, reverse=True)
-    for at in by_remainder:
-        if sum(granted) < limit and granted[at] < sizes[at]:
-            granted[at] += 1
+    granted = [1] * len(sizes)
+    for _ in range(limit - len(sizes)):
+        neediest = max(range(len(sizes)), key=lambda at: sizes[at] / granted[at])
+        granted[neediest] += 1
     return granted
 
 

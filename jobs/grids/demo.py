@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from gpuwork.spec import Cell, Recipe
 
 _LEARNING_RATE = {
-    "full": 1e-3,
-    "random_init": 1e-3,
+    "full": 2e-3,
+    "random_init": 2e-3,
     "frozen75": 2e-3,
     "head_only": 5e-2,
     "ia3": 2e-2,
@@ -42,7 +42,7 @@ def _cell(strategy: str, *, heads: str, rank: int | None = None) -> Cell:
         recipe=Recipe(
             learning_rate=_LEARNING_RATE[strategy],
             effective_batch=16,
-            epochs=5,
+            epochs=3,
             patience=3,
             precision="fp32",
             alpha_rule=None if rank is None else "twice_rank",

@@ -29,6 +29,7 @@ SITE = Site(file=Path("site.toml"), slurm=SlurmSection(partition="gpu", account=
         ([4], 10, [4]),
         ([21, 21, 10], 8, [3, 3, 2]),
         ([50, 1], 4, [3, 1]),
+        ([1, 1, 4], 3, [1, 1, 1]),
         ([1, 1, 1], 2, [1, 1, 1]),
     ],
 )

@@ -90,7 +90,7 @@ def test_micro_batch_divides_the_effective_batch_and_fits() -> None:
     assert micro_batch(FULL_50M, device="cuda") == 128
     assert micro_batch(largest, device="cuda") == 64
     assert micro_batch(largest, device="cpu") == 2
-    assert micro_batch(next(iter(demo.cells())), device="cpu") == 32
+    assert micro_batch(next(iter(demo.cells())), device="cpu") == 16
 
 
 def test_cells_at_once() -> None:
