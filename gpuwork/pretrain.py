@@ -41,6 +41,7 @@ class Pretraining:
     batch: int = 32
     learning_rate: float = 5e-3
     masked_share: float = 0.3
+    max_tokens: int = 64
     seed: int = 0
 
 
@@ -77,7 +78,7 @@ def masked_batch(
     dataset: Dataset, rows: Ints, backbone: Backbone, rule: Pretraining, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Corrupted ids (B, T), targets (B, T) with -100 where nothing is asked, and the mask."""
-    batch = collate(dataset, rows, max_tokens=backbone.context_tokens, pad_id=backbone.pad_id)
+    batch = collate(dataset, rows, max_tokens=rule.max_tokens, pad_id=backbone.pad_id)
     ids = batch.input_ids.numpy().copy()
     real = np.ones(ids.shape, dtype=bool)
     if batch.attention_mask is not None:

@@ -92,6 +92,10 @@ def _attempt(study: Study, cell_id: str, *, should_stop: Callable[[], bool]) -> 
         raise
     attempts.end(study.run, cell_id, attempt, ended="done" if is_done else "stopped")
     if not is_done:
+        # Python puts default handlers back while it ends: a second signal then would kill a
+        # worker whose checkpoint is safe, and nobody would start it again.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit(STOPPED)
 
 

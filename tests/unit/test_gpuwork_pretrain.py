@@ -39,7 +39,7 @@ def test_masks_replaces_and_keeps_in_the_shares_of_the_rule(dataset):
 def original(dataset, rows):
     from gpuwork.data import collate
 
-    return collate(dataset, rows, max_tokens=2048, pad_id=NANO.pad_id).input_ids.numpy()
+    return collate(dataset, rows, max_tokens=64, pad_id=NANO.pad_id).input_ids.numpy()
 
 
 def test_the_loss_falls_and_the_same_rule_gives_the_same_weights(dataset, capsys):

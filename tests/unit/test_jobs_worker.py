@@ -35,9 +35,11 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
-def work(study: Study, cell_id: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def work(
+    study: Study, cell_id: str, *, before: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """One call of the worker, as submitit's local executor would make it."""
-    shell = "import sys; from jobs.worker import work; work(*sys.argv[1:])"
+    shell = f"{before}\nimport sys; from jobs.worker import work; work(*sys.argv[1:])"
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -80,6 +82,19 @@ def test_stopped_then_finished_then_left_alone(study: Study) -> None:
     assert work(study, cell_id).returncode == 0
     assert result.stat().st_mtime_ns == before
     assert attempts.last(study.run, cell_id) == attempt
+
+
+def test_a_signal_while_the_stopped_worker_ends_does_not_kill_it(study: Study) -> None:
+    late = """
+import os, signal
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), signals=(signal.SIGUSR2, signal.SIGTERM)):
+        for late in signals:
+            kill(pid, late)
+late = Late()
+"""
+    (cell_id,) = study.cells
+    assert work(study, cell_id, before=late, GLM_GRID_STOP_AT="0").returncode == STOPPED
 
 
 def test_a_failure_is_recorded_and_still_fails(study: Study) -> None:
