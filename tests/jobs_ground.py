@@ -97,7 +97,7 @@ def write_inputs(workspace: Workspace, *, fragments: int = 10, length_bp: int = 
     split = np.repeat([0, 1, 2], [fragments - 4, 2, 2])
     with schema.write(workspace.corpus("demo"), "corpus") as file:
         file.attrs.update(name="demo", levels=LEVELS, content_sha256="c" * 64, seed=0)
-        file.attrs.update(inputs_sha256="", split_rule="")
+        file.attrs.update(inputs_sha256="", options="", split_rule="")
         sizes = {"base": fragments * length_bp, "fragment": fragments, "file": 1}
         _fill(file, "corpus", sizes, split=split, offset=np.arange(fragments + 1) * length_bp)
     write_tokens(workspace, corpus_sha256="c" * 64)

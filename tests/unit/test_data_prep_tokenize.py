@@ -74,7 +74,7 @@ def write_corpus(workspace: Workspace, *sequences: str) -> None:
     offset, n = np.cumsum([0, *map(len, sequences)]), len(sequences)
     with schema.write(workspace.corpus("toy"), "corpus") as file:
         file.attrs.update(
-            {"name": "toy", "inputs_sha256": "{}", "split_rule": "none", "seed": 0}
+            {"name": "toy", "inputs_sha256": "{}", "options": "{}", "split_rule": "none", "seed": 0}
             | {
                 "levels": ["genus"],
                 "content_sha256": hashlib.sha256(repr(sequences).encode()).hexdigest(),
