@@ -49,6 +49,7 @@ _EPOCH_COLUMNS = {
     "epochs/sequences_per_s": Column("float64", "1/s", "epoch"),
     "epochs/tokens_per_s": Column("float64", "1/s", "epoch"),
     "epochs/peak_bytes": Column("int64", "bytes", "epoch"),
+    "epochs/peak_reserved_bytes": Column("int64", "bytes", "epoch"),
     "epochs/energy_j": Column("float64", "J", "epoch"),
     "epochs/balanced_accuracy/<level>": Column("float64", "1", "epoch"),
 }

@@ -127,6 +127,16 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
 
 
+def peak_reserved_bytes(device: str) -> int:
+    """Most bytes that torch's allocator held on the GPU since `reset_peak`, in use or not.
+
+    On a CPU, the same as `peak_bytes`.
+    """
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_reserved())
+    return peak_bytes(device)
+
+
 def reset_peak(device: str) -> None:
     """Start a new peak. Without effect on a CPU, where the system keeps one per process."""
     if device.startswith("cuda"):

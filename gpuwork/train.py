@@ -192,6 +192,7 @@ def finish_epoch(training: Training, state: State, hooks: Hooks) -> None:
         "sequences_per_s": len(dataset.rows["train"]) / state.epoch_s,
         "tokens_per_s": state.epoch_tokens / state.epoch_s,
         "peak_bytes": memory.peak_bytes(execution.device),
+        "peak_reserved_bytes": memory.peak_reserved_bytes(execution.device),
         "ended_s": hooks.clock_s(),
         **{f"balanced_accuracy/{level}": v for level, v in found.balanced_accuracy.items()},
     }

@@ -136,6 +136,7 @@ def _epochs(epochs, outcome: Outcome, rng):
         "epochs/sequences_per_s": 2000 / outcome.epoch_s * np.ones(len(epochs)),
         "epochs/tokens_per_s": 5e5 / outcome.epoch_s * np.ones(len(epochs)),
         "epochs/peak_bytes": np.full(len(epochs), outcome.peak_bytes),
+        "epochs/peak_reserved_bytes": np.full(len(epochs), outcome.peak_bytes),
         "epochs/energy_j": np.full(len(epochs), np.nan),
         **{
             f"epochs/balanced_accuracy/{level}": outcome.accuracy[level] * growing

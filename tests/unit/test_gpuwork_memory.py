@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gpuwork import memory
-from gpuwork.memory import energy_j, memory_kind, peak_bytes, probe, reset_peak
+from gpuwork.memory import energy_j, memory_kind, peak_bytes, peak_reserved_bytes, probe, reset_peak
 
 UUID = "5b1c4a2e-0000-4444-8888-123456789abc"
 
@@ -223,7 +223,9 @@ def test_the_peak_on_cuda_is_the_allocators(monkeypatch):
     peak = {"bytes": 123}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak["bytes"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.update(bytes=0))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 2 * peak["bytes"])
     assert peak_bytes("cuda") == 123
+    assert peak_reserved_bytes("cuda") == 246
     reset_peak("cuda")
     assert peak_bytes("cuda") == 0
     assert memory_kind("cuda") == "cuda_allocated"
