@@ -189,6 +189,8 @@ def _check(name: str, options: Options) -> None:
         raise InputError(f"corpus name {name!r}: use letters, digits, _ and - only")
     if options.fragment_bp is not None and options.fragment_bp < 1:
         raise InputError(f"--fragment-bp {options.fragment_bp}: must be 1 or more")
+    if not 0 <= options.seed < 1 << 32:
+        raise InputError(f"--seed {options.seed}: must be 0 or above and below 2^32")
 
 
 def _sha256(path: Path) -> str:

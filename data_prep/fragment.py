@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from array import array
 from collections import Counter
@@ -77,8 +78,13 @@ def manifest_sources(manifest: Path) -> tuple[Source, ...]:
     """
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such manifest; give a TSV file with --manifest")
-    with manifest.open(encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file, delimiter="\t")
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{manifest}: is not UTF-8 ({error}); save it as UTF-8 text") from error
+    with io.StringIO(text, newline="") as file:
+        # No quotes: an organism's name may begin with one, and would swallow the rows behind it.
+        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         absent = [column for column in MANIFEST_COLUMNS if column not in (table.fieldnames or ())]
         if absent:
             raise InputError(
@@ -107,7 +113,7 @@ def directory_sources(directory: Path) -> tuple[Source, ...]:
     Raises
     ------
     InputError
-        The directory has no such file.
+        The directory has no such file, or one both plain and compressed.
     """
     paths = sorted(
         path for ending in ("_db.fa", "_db.fa.gz") for path in directory.glob(f"*{ending}")
@@ -116,6 +122,11 @@ def directory_sources(directory: Path) -> tuple[Source, ...]:
         raise InputError(
             f"{directory}: has no file like Archaea_db.fa; give the directory of such files with "
             "--fragments"
+        )
+    named = Counter(path.name.partition("_db.fa")[0] for path in paths)
+    if twice := [f"{name}_db.fa" for name, count in named.items() if count > 1]:
+        raise InputError(
+            f"{directory}: has {', '.join(twice)} both plain and as .gz; keep one of each"
         )
     return tuple(Source(path, path.name, path.name.partition("_db.fa")[0], None) for path in paths)
 

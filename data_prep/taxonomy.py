@@ -163,7 +163,8 @@ def _current(taxids: list[int], *, ncbi: Any) -> dict[int, int | None]:
             with warnings.catch_warnings():  # ete3 warns of every merged taxid; they are reported
                 warnings.simplefilter("ignore", UserWarning)
                 try:
-                    current[taxid] = ncbi.get_lineage(taxid)[-1]
+                    # None for taxid 0, which some tools write for "unclassified".
+                    current[taxid] = (ncbi.get_lineage(taxid) or [None])[-1]
                 except ValueError:  # ete3's "taxid not found"
                     current[taxid] = None
     return current

@@ -34,8 +34,8 @@ class State:
         One mapping of ``epochs/*`` columns per finished epoch.
     best
         Trainable tensors after the epoch with the lowest validation loss.
-    epoch_s, epoch_tokens
-        Time spent and tokens seen in the epoch that is not finished.
+    epoch_s, epoch_tokens, peak_bytes, peak_reserved_bytes
+        Time spent, tokens seen and memory taken in the epoch that is not finished.
     """
 
     loss: Tensor
@@ -44,6 +44,8 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     epoch_s: float = 0.0
     epoch_tokens: int = 0
+    peak_bytes: int = 0
+    peak_reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,10 @@ def save(directory: Path, *, step: int, payload: dict[str, Any]) -> Path:
         commit(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    for old in _newest_first(directory)[KEPT:]:
+    found = _newest_first(directory)
+    # Of a later step: damaged, or training would have gone on from it.
+    later = found[: found.index(path)]
+    for old in (*later, *found[len(later) + KEPT :]):
         old.unlink()
     return path
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpuwork.layouts import SPLITS
-from gpuwork.schema import SchemaError, strings
+from gpuwork.schema import SchemaError, check, strings
 from gpuwork.workspace import Workspace
 
 Ints = npt.NDArray[np.int64]
@@ -79,7 +79,7 @@ def open_dataset(
     Raises
     ------
     SchemaError
-        A file is absent, lacks a level, or the tokens were made from another corpus.
+        A file is absent, lacks a level, is damaged, or the tokens were made from another corpus.
     """
     corpus_path, tokens_path = workspace.corpus(corpus), workspace.tokens(corpus, tokenizer)
     for path in (corpus_path, tokens_path):
@@ -92,6 +92,9 @@ def open_dataset(
         labels = np.stack([file[f"label/{level}"][:] for level in levels], axis=1)
         split = file["split"][:]
         classes = {level: strings(file[f"class/{level}"]) for level in levels}
+    # Reads the file from end to end once: nothing damaged is trained on, and its pages are cached
+    # before random access begins.
+    check(tokens_path, "tokens")
     with h5py.File(tokens_path, "r", locking=False) as file:
         if (made_from := str(file.attrs["corpus_sha256"])) != content:
             raise SchemaError(

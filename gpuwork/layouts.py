@@ -88,6 +88,7 @@ LAYOUTS: dict[str, dict[str, Column]] = {
         "attempts/micro_batch": Column("int64", "1", "attempt"),
         "attempts/accumulation": Column("int64", "1", "attempt"),
         "attempts/ranks": Column("int64", "1", "attempt"),
+        "attempts/code_sha256": Column("str", "1", "attempt"),
         **_EPOCH_COLUMNS,
         **_STEP_COLUMNS,
         "gpu/time_s": Column("float64", "s", "sample"),

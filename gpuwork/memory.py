@@ -33,6 +33,9 @@ _LONGEST_GAP_S = 30.0
 _STOP_S = 2.0
 """How long to wait for a thread that hangs in the driver before it is left behind."""
 
+_UNKNOWN = -1
+"""Of whole numbers, which have no NaN."""
+
 Sample = dict[str, float]
 Read = Callable[[], Sample]
 
@@ -186,15 +189,19 @@ def _cuda_reader() -> Read:
     handle = _nvml_handle(pynvml)
 
     def known(reading: Callable[[], float]) -> float:
-        """NaN for what this GPU does not tell, such as the power of a MIG slice."""
+        """NaN for what this GPU does not tell, or not now, such as the power of a MIG slice."""
         try:
             return reading()
-        except pynvml.NVMLError_NotSupported:
+        except pynvml.NVMLError:
             return math.nan
+
+    def tenants() -> float:
+        # Counted, not matched by pid: NVML gives the host's pids, a container has its own.
+        return max(0, len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1)
 
     def read() -> Sample:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        others = known(tenants)
         return {
             "memory_bytes": memory.used,
             "power_w": known(lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
@@ -202,8 +209,7 @@ def _cuda_reader() -> Read:
             "clock_hz": known(
                 lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6
             ),
-            # Counted, not matched by pid: NVML gives the host's pids, a container has its own.
-            "other_tenants": max(0, len(processes) - 1),
+            "other_tenants": _UNKNOWN if math.isnan(others) else others,
         }
 
     return read

@@ -58,7 +58,8 @@ def pretrain(backbone: Backbone, dataset: Dataset, rule: Pretraining) -> Nucleot
     rng = np.random.default_rng(rule.seed)
     losses = []
     for _ in track(range(rule.steps), description=f"training {backbone.name}", console=CONSOLE):
-        rows = rng.choice(dataset.rows["train"], size=rule.batch, replace=False)
+        known = dataset.rows["train"]
+        rows = rng.choice(known, size=min(rule.batch, len(known)), replace=False)
         ids, targets, mask = masked_batch(dataset, rows, backbone, rule, rng)
         asked = targets != IGNORED
         logits = model.masked_language_logits(model(ids, mask)[asked])

@@ -51,7 +51,6 @@ def collect(*, device: str) -> dict[str, str]:
         "hdf5": h5py.version.hdf5_version,
         "hostname": platform.node(),
         "matmul_precision": torch.get_float32_matmul_precision(),
-        "tf32_override": os.environ.get("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "unset"),
         "threads": str(torch.get_num_threads()),
         **{f"{name}_version": version(name) for name in PACKAGES},
         **{f"slurm_{name.lower()}": os.environ.get(f"SLURM_{name}", "") for name in SLURM},

@@ -75,9 +75,11 @@ def _write_history(file: h5py.File, history: History) -> None:
 def _write_curves(file: h5py.File, training: Training, state: State, history: History) -> None:
     """Epochs and steps."""
     ends = [row["ended_s"] for row in state.epochs]
+    time_s = history.samples["time_s"]
+    first_s = float(time_s[0]) if len(time_s) else 0.0
     energy = [
         memory.energy_j(history.samples, start_s=start, end_s=end)
-        for start, end in zip([0.0, *ends], ends, strict=False)
+        for start, end in zip([first_s, *ends], ends, strict=False)
     ]
     columns = {name: [row[name] for row in state.epochs] for name in state.epochs[0]}
     del columns["ended_s"]

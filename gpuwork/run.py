@@ -19,7 +19,7 @@ from gpuwork.registry import BACKBONES
 from gpuwork.result_file import Finished, write_result
 from gpuwork.spec import Cell, Execution, accumulation, cell_id
 from gpuwork.strategies import APPLY
-from gpuwork.train import Hooks, Report, Training, make_optimizer, train
+from gpuwork.train import Hooks, Report, Training, make_optimizer, note_peaks, train
 from gpuwork.workspace import Workspace
 
 _MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "high"}
@@ -65,6 +65,7 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
     _prepare(cell, execution)
     dataset = _dataset(cell, workspace)
     model, facts = _model(cell, dataset, workspace)
+    facts |= provenance.collect(device=execution.device)
     plan = audit.blueprint(model)
     APPLY[cell.strategy](model, cell)
     found = audit.inspect(model, cell, plan)
@@ -74,7 +75,10 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
     state = checkpoint.start(training.steps, device=execution.device)
     directory = workspace.checkpoint(study, identity)
     earlier = _resume(directory, state, training, frozen=frozen)
-    this_attempt = _attempt(attempt, started_utc, state.step, cell, execution)
+    this_attempt = {
+        **_attempt(attempt, started_utc, state.step, cell, execution),
+        "code_sha256": facts["code_sha256"],
+    }
     with memory.probe(execution.device, began_s=began) as probe:
 
         def clock_s() -> float:
@@ -84,6 +88,7 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
             return earlier.extended(this_attempt, clock_s(), probe.samples())
 
         def save() -> None:
+            note_peaks(state, execution.device)
             saved = checkpoint.payload(state, history(), training.optimizer, model, frozen=frozen)
             checkpoint.save(directory, step=state.step, payload=saved)
 
@@ -102,9 +107,11 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
         final = history()
     if audit.frozen_digest(model) != frozen:
         raise RunError(f"{identity}: a frozen tensor changed while training; report this as a bug")
-    facts["trained_sha256"] = audit.digest(state.best.items())
-    facts["probe_error"] = probe.error or "none"
-    facts |= provenance.collect(device=execution.device)
+    facts["code_sha256"] = "+".join(sorted({str(row["code_sha256"]) for row in final.attempts}))
+    facts |= {
+        "trained_sha256": audit.digest(state.best.items()),
+        "probe_error": probe.error or "none",
+    }
     done = Finished(state, final, found, facts, predictions)
     write_result(workspace.result(study, identity), training, done)
     checkpoint.remove(directory)
@@ -113,6 +120,11 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
 
 def _prepare(cell: Cell, execution: Execution) -> None:
     """Seed and set the precision before any tensor exists."""
+    if execution.device != "cpu" and "NVIDIA_TF32_OVERRIDE" in os.environ:
+        raise RunError(
+            "NVIDIA_TF32_OVERRIDE is set: cuBLAS would not keep to the cell's precision "
+            f"({cell.recipe.precision}); unset it in the job's environment"
+        )
     if execution.device != "cpu" and not torch.cuda.is_available():
         raise RunError("device is cuda, but torch sees none; check the job's GPUs and the driver")
     torch.manual_seed(cell.seed)

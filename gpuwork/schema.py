@@ -58,7 +58,7 @@ def write(path: Path, layout: str, *, in_memory: bool = False) -> Iterator[h5py.
                 image = file.id.get_file_image()
             temporary.write_bytes(image)
         else:
-            with h5py.File(temporary, "w", libver=versions) as file:
+            with h5py.File(temporary, "w", libver=versions, locking=False) as file:
                 _stamp(file, layout)
                 yield file
         seal(temporary)

@@ -183,6 +183,7 @@ def finish_epoch(training: Training, state: State, hooks: Hooks) -> None:
         execution=execution,
         should_stop=hooks.should_stop,
     )
+    note_peaks(state, execution.device)
     row = {
         "epoch": len(state.epochs),
         "train_loss": _mean_train_loss(training, state),
@@ -191,8 +192,8 @@ def finish_epoch(training: Training, state: State, hooks: Hooks) -> None:
         "validation_s": time.monotonic() - began,
         "sequences_per_s": len(dataset.rows["train"]) / state.epoch_s,
         "tokens_per_s": state.epoch_tokens / state.epoch_s,
-        "peak_bytes": memory.peak_bytes(execution.device),
-        "peak_reserved_bytes": memory.peak_reserved_bytes(execution.device),
+        "peak_bytes": state.peak_bytes,
+        "peak_reserved_bytes": state.peak_reserved_bytes,
         "ended_s": hooks.clock_s(),
         **{f"balanced_accuracy/{level}": v for level, v in found.balanced_accuracy.items()},
     }
@@ -206,7 +207,14 @@ def finish_epoch(training: Training, state: State, hooks: Hooks) -> None:
     if best_epoch(state.epochs) == len(state.epochs) - 1:
         state.best = trained_tensors(training.model)
     state.epoch_s, state.epoch_tokens = 0.0, 0
+    state.peak_bytes, state.peak_reserved_bytes = 0, 0
     memory.reset_peak(execution.device)
+
+
+def note_peaks(state: State, device: str) -> None:
+    """Keep the unfinished epoch's peaks: the allocator's own end with the process."""
+    state.peak_bytes = max(state.peak_bytes, memory.peak_bytes(device))
+    state.peak_reserved_bytes = max(state.peak_reserved_bytes, memory.peak_reserved_bytes(device))
 
 
 def _drain(device: str) -> float:

@@ -6,6 +6,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+SITE = Path("site.toml")
+"""Where every command looks for the site file unless told otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -17,25 +20,28 @@ class Workspace:
     root: Path
 
     @staticmethod
-    def locate(site_file: Path = Path("site.toml")) -> Workspace:
+    def locate(site_file: Path = SITE) -> Workspace:
         """The workspace that ``[paths] root`` of site.toml names; ``work`` without a site.toml.
 
-        A relative root is taken from the directory of `site_file`.
+        A relative root is taken from the directory of `site_file`. `SITE` itself may be absent.
 
         Raises
         ------
         SystemExit
-            The file is no TOML or `root` no text; the message says where.
+            A file that was named is not there, is no TOML, or its ``[paths]`` holds anything but
+            a `root` in quotes; the message says where.
         """
-        named = "work"
-        if site_file.exists():
-            try:
-                named = tomllib.loads(site_file.read_text()).get("paths", {}).get("root", named)
-            except (tomllib.TOMLDecodeError, AttributeError, UnicodeDecodeError) as error:
-                raise SystemExit(f"error: {site_file}: {error}; see site.example.toml") from error
-        if not isinstance(named, str):
-            raise SystemExit(f"error: {site_file}: [paths] root is {named!r}; write it in quotes")
-        return Workspace((site_file.resolve().parent / named).resolve())
+        try:
+            named = tomllib.loads(site_file.read_text()) if _is_needed(site_file) else {}
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SystemExit(f"error: {site_file}: {error}; see site.example.toml") from error
+        paths = named.get("paths", {})
+        root = paths.get("root", "work") if isinstance(paths, dict) else None
+        if not isinstance(root, str) or set(paths) - {"root"}:
+            raise SystemExit(
+                f"error: {site_file}: [paths] is {paths}; it holds one key, root, a text in quotes"
+            )
+        return Workspace((site_file.resolve().parent / root).resolve())
 
     def raw(self, corpus: str) -> Path:
         """Directory of generated raw input (the demo's genomes and taxdump)."""
@@ -80,3 +86,8 @@ class Workspace:
     def report(self, study: str) -> Path:
         """Directory of report.html, figures and tables."""
         return self.root / "reports" / study
+
+
+def _is_needed(site_file: Path) -> bool:
+    """A site file that was named must be there; the usual one may be absent."""
+    return site_file != SITE or site_file.exists()

@@ -114,6 +114,7 @@ def _history():
         "attempts/micro_batch": [8],
         "attempts/accumulation": [4],
         "attempts/ranks": [1],
+        "attempts/code_sha256": ["c" * 64],
         "steps/step": np.arange(80),
         "steps/loss": np.linspace(6, 2, 80),
         "steps/learning_rate": np.linspace(1e-3, 0, 80),

@@ -36,6 +36,7 @@ def taxonomies(tmp_path_factory) -> Path:
 def site(tmp_path, taxonomies) -> Path:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "taxonomy").symlink_to(taxonomies)
+    (tmp_path / "site.toml").touch()
     return tmp_path / "site.toml"
 
 
@@ -200,6 +201,16 @@ def break_taxid(directory):
     manifest.write_text(manifest.read_text().replace("\t900000000\t", "\t123\t"))
 
 
+def unclassify(directory):
+    manifest = directory / "manifest.tsv"
+    manifest.write_text(manifest.read_text().replace("\t900000000\t", "\t0\t"))
+
+
+def encode_otherwise(directory):
+    manifest = directory / "manifest.tsv"
+    manifest.write_text(manifest.read_text() + "K\u00fctzing\n", encoding="latin-1")
+
+
 def break_columns(directory):
     manifest = directory / "manifest.tsv"
     manifest.write_text(manifest.read_text().replace("taxid", "tax_id", 1))
@@ -229,6 +240,9 @@ def change_nothing(directory):
         (break_record, [], ["record 1 (line 1", "no sequence", "remove the record"]),
         (break_gzip, [], [".fa.gz", "ends in the middle", "copy the file again"]),
         (break_taxid, [], ["taxid(s) 123 unknown", "newer taxdump", "--drop-unknown-taxids"]),
+        (unclassify, [], ["taxid(s) 0 unknown"]),
+        (encode_otherwise, [], ["manifest.tsv: is not UTF-8", "save it as UTF-8"]),
+        (change_nothing, ["--seed", "-1"], ["--seed -1", "0 or above"]),
         (break_columns, [], ["manifest.tsv", "lacks the column(s) taxid", "tabs"]),
         (remove_genome, [], ["line 2", "no file", "relative to the manifest"]),
         (remove_manifest, [], ["manifest.tsv: no such manifest", "--manifest"]),

@@ -40,6 +40,7 @@ def test_equal_arguments_give_equal_bytes_and_the_seed_counts(tmp_path):
 
 
 def test_the_command_writes_once(tmp_path, capsys):
+    (tmp_path / "site.toml").touch()
     site = ["--site", str(tmp_path / "site.toml")]
     assert demo.main(site) == 0
     assert demo.main(site) == 0

@@ -101,3 +101,20 @@ def test_a_bad_manifest_is_refused(tmp_path, content, parts):
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(InputError, match=r"m\.tsv: no such manifest"):
         manifest_sources(tmp_path / "m.tsv")
+
+
+def test_a_quote_in_a_name_swallows_no_rows(tmp_path):
+    manifest = tmp_path / "m.tsv"
+    rows = ["superkingdom\ttaxid\tfile\torganism"]
+    for number, name in enumerate(('"Candidatus Foo', "Bar", 'Baz "strain"')):
+        (tmp_path / f"g{number}.fa").write_text(">a\nACGT\n")
+        rows.append(f"Bacteria\t{number + 1}\tg{number}.fa\t{name}")
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
+    assert [source.taxid for source in manifest_sources(manifest)] == [1, 2, 3]
+
+
+def test_the_same_fragments_plain_and_compressed_are_refused(tmp_path):
+    for ending in ("_db.fa", "_db.fa.gz"):
+        (tmp_path / f"Viruses{ending}").touch()
+    with pytest.raises(InputError, match=r"Viruses_db\.fa both plain and as \.gz; keep one"):
+        directory_sources(tmp_path)

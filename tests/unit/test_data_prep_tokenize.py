@@ -126,6 +126,7 @@ def test_an_unknown_tokenizer_is_refused(tmp_path):
 
 @pytest.mark.parametrize("damage", [None, b"no HDF5"], ids=["missing", "damaged"])
 def test_the_command_refuses_a_corpus_it_cannot_use(tmp_path, capsys, damage):
+    (tmp_path / "site.toml").touch()
     workspace = Workspace.locate(tmp_path / "site.toml")
     if damage is not None:
         workspace.corpus("toy").parent.mkdir(parents=True)

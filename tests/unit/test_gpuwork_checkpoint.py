@@ -64,6 +64,15 @@ def test_a_damaged_file_is_passed_over_for_the_one_before(tmp_path):
     assert checkpoint.load(tmp_path)["step"] == 1
 
 
+def test_damaged_later_checkpoints_do_not_crowd_out_new_ones(tmp_path):
+    for number in (400, 500):
+        checkpoint.save(tmp_path, step=number, payload={}).write_bytes(b"damaged")
+    assert checkpoint.load(tmp_path) is None
+    checkpoint.save(tmp_path, step=100, payload={"step": 100})
+    assert checkpoint.load(tmp_path) == {"step": 100}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000100.pt"]
+
+
 def test_none_where_there_is_none(tmp_path):
     assert checkpoint.load(tmp_path / "absent") is None
 

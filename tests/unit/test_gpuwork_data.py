@@ -10,6 +10,7 @@ from gpuwork.data import collate, epoch_order, open_dataset
 from gpuwork.schema import SchemaError
 from gpuwork.workspace import Workspace
 from tests import tiny
+from tests.tamper import edited
 
 LEVELS = tuple(tiny.CLASSES)
 
@@ -85,7 +86,7 @@ def test_a_missing_file_says_what_makes_it(tmp_path):
 def test_tokens_of_another_corpus_are_refused(tmp_path):
     workspace = Workspace(tmp_path)
     tiny.write_corpus(workspace)
-    with h5py.File(workspace.tokens("tiny", "nt_v2"), "r+") as file:
+    with edited(workspace.tokens("tiny", "nt_v2")) as file:
         file.attrs["corpus_sha256"] = "e" * 64
     with pytest.raises(SchemaError, match="made from corpus eeeeeeeeeeee"):
         open_dataset(workspace, corpus="tiny", tokenizer="nt_v2", levels=LEVELS)
@@ -94,3 +95,16 @@ def test_tokens_of_another_corpus_are_refused(tmp_path):
 def test_an_absent_level_is_named(workspace):
     with pytest.raises(SchemaError, match=r"no labels for \['species'\]"):
         open_dataset(workspace, corpus="tiny", tokenizer="nt_v2", levels=("genus", "species"))
+
+
+def test_a_flipped_bit_in_the_tokens_is_refused(tmp_path):
+    workspace = Workspace(tmp_path)
+    tiny.write_corpus(workspace)
+    path = workspace.tokens("tiny", "nt_v2")
+    with h5py.File(path) as file:
+        start = file["token"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[start] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SchemaError, match="its bytes are not those that were written"):
+        open_dataset(workspace, corpus="tiny", tokenizer="nt_v2", levels=LEVELS)

@@ -56,6 +56,7 @@ def test_the_command_writes_a_checkpoint_that_loads(tmp_path, monkeypatch):
     tiny.write_corpus(workspace)
     monkeypatch.setattr("gpuwork.pretrain.Pretraining", lambda: Pretraining(steps=2, batch=4))
     site = tmp_path / "site.toml"
+    site.touch()
     assert main(["nt_v2_nano", "--corpus", "tiny", "--site", str(site)]) == 0
     module, digest = load(NANO, workspace.model("nt_v2_nano"))
     assert sum(p.numel() for p in module.parameters()) == NANO.parameters
@@ -64,5 +65,6 @@ def test_the_command_writes_a_checkpoint_that_loads(tmp_path, monkeypatch):
 
 def test_a_missing_corpus_is_an_error_in_one_line(tmp_path, capsys):
     site = tmp_path / "site.toml"
+    site.touch()
     assert main(["nt_v2_nano", "--corpus", "absent", "--site", str(site)]) == 2
     assert "absent.h5: no such file" in capsys.readouterr().err.replace("\n", "")

@@ -50,7 +50,7 @@ def test_what_training_left_is_in_the_file(tmp_path):
     constant = {name: np.full(5, 40.0) for name in samples}
     constant["time_s"] = np.array([0.0, 2.0, 4.0, 6.0, 8.0])
     attempt = {"number": 0, "node": "n", "started_utc": schema.now_utc(), "first_step": 0}
-    attempt |= {"micro_batch": 8, "accumulation": 2, "ranks": 1}
+    attempt |= {"micro_batch": 8, "accumulation": 2, "ranks": 1, "code_sha256": "a"}
     state = State(
         loss=torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64),
         step=2,

@@ -6,7 +6,7 @@ import pytest
 
 from gpuwork import schema
 from gpuwork.run import RunError, run
-from gpuwork.spec import cell_from_json, cell_id
+from gpuwork.spec import Execution, cell_from_json, cell_id
 from tests import tiny
 
 
@@ -123,3 +123,30 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
     save(build(row), row, workspace.model(row.name))
     with pytest.raises(RunError, match="checkpoint of other frozen weights"):
         go(workspace, cell, study="s")
+
+
+def test_a_result_names_all_the_code_that_made_it(workspace, monkeypatch):
+    from gpuwork import provenance
+
+    cell = tiny.make_cell("head_only", learning_rate=3e-3)
+    monkeypatch.setattr(provenance, "code_sha256", lambda: "b")
+    assert not go(workspace, cell, study="code", should_stop=lambda: True)
+    monkeypatch.setattr(provenance, "code_sha256", lambda: "a")
+    assert go(workspace, cell, study="code", attempt=1)
+    with h5py.File(workspace.result("code", cell_id(cell))) as file:
+        assert schema.strings(file["attempts/code_sha256"]) == ["b", "a"]
+        assert file["provenance"].attrs["code_sha256"] == "a+b"
+
+
+def test_a_precision_that_cublas_would_override_is_refused(workspace, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with pytest.raises(RunError, match=r"NVIDIA_TF32_OVERRIDE is set.*\(fp32\); unset it"):
+        run(
+            tiny.make_cell(),
+            Execution(device="cuda", micro_batch=8),
+            workspace=workspace,
+            study="tf32",
+            attempt=0,
+            should_stop=lambda: False,
+            on_progress=lambda _: None,
+        )

@@ -10,14 +10,14 @@ from gpuwork.workspace import Workspace
 def test_without_a_site_file_the_root_is_work_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Workspace.locate() == Workspace(tmp_path / "work")
-    assert Workspace.locate(Path("other.toml")) == Workspace(tmp_path / "work")
+    with pytest.raises(SystemExit, match=r"error: other\.toml: .*No such file"):
+        Workspace.locate(Path("other.toml"))
 
 
 @pytest.mark.parametrize(
     ("text", "root"),
     [
         ("", "work"),
-        ("[paths]\nimage = 'x.sif'\n", "work"),
         ("[paths]\nroot = 'data/grid'\n", "data/grid"),
         ("[paths]\nroot = '../elsewhere'\n", "../elsewhere"),
     ],
@@ -38,7 +38,12 @@ def test_an_absolute_root_is_taken_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("[paths\n", "line 1"), ("paths = 3\n", "site.example"), ("[paths]\nroot = 3\n", "root is 3")],
+    [
+        ("[paths\n", "line 1"),
+        ("paths = 3\n", r"\[paths\] is 3; it holds one key"),
+        ("[paths]\nroot = 3\n", "'root': 3"),
+        ("[paths]\nrot = 'x'\n", "'rot': 'x'"),
+    ],
 )
 def test_a_site_file_that_cannot_be_followed_ends_with_one_line(tmp_path, text, told):
     site = tmp_path / "site.toml"
