@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 
 from analysis.flat import Flat
-from analysis.place import SITE, StudyError, study_name, workspace
+from analysis.place import StudyError, study_name, workspace
 from analysis.result import Result, UnusableError, flat_columns, read
 from gpuwork import layouts, schema
 from gpuwork.spec import Cell, cell_from_json, cell_id, cell_to_json
-from gpuwork.workspace import Workspace
+from gpuwork.workspace import SITE, Workspace
 
 INCOMPLETE, MIXED = 6, 7
 UNIFORM = ("code_sha256", "corpus_sha256")
@@ -87,7 +87,9 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Merge one study."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.merge", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("study", metavar="STUDY", help="name of the study, or its grid file")
     parser.add_argument("--site", type=Path, default=SITE, help="site.toml of this machine")
     parser.add_argument(
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         space = workspace(options.site)
         outcome = merge(study, workspace=space, allow_mixed=options.allow_mixed, console=errors)
-    except StudyError as error:
+    except (StudyError, schema.SchemaError, OSError) as error:
         errors.print(f"error: {error}")
         return 2
     except MixedError as error:
@@ -200,10 +202,15 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
+def _digits(digests: str) -> str:
+    """One digest, or several joined by +, to 12 digits each."""
+    return "+".join(digest[:12] for digest in digests.split("+"))
+
+
 def _refuse_mixed(uniform: dict[str, Counter[str]]) -> None:
     for name, counter in uniform.items():
         if len(counter) > 1:
-            values = ", ".join(f"{value[:12]} in {n}" for value, n in counter.most_common())
+            values = ", ".join(f"{_digits(value)} in {n}" for value, n in counter.most_common())
             raise MixedError(
                 f"results differ in {name}: {values}; move the results of one of them away and "
                 "run those cells again, or merge with --allow-mixed, which keeps the value of "

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwork import schema
-from gpuwork.workspace import Workspace
-
-SITE = Path("site.toml")
+from gpuwork.workspace import SITE, Workspace
 
 
 class StudyError(ValueError):
@@ -66,7 +64,7 @@ def place(study: str, *, site: Path, out: Path | None) -> Place:
     else:
         name, space = study_name(study), workspace(site)
         merged, default = space.merged(name), space.report(name)
-        remedy = f"make it with `python -m analysis.merge {name}`"
+        remedy = f"make it with `make merge GRID={name}`"
     if not merged.is_file():
         raise StudyError(f"{merged}: no such file; {remedy}")
     return Place(merged, out or default)

@@ -55,14 +55,14 @@ class Best:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report of one study."""
-    options = tables.parse(argv, describe=__doc__)
+    options = tables.parse(argv, command="report", describe=__doc__)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         found = place(options.study, site=options.site, out=options.out)
         with errors.status("drawing the report"):
             path = write_report(load(found.merged), directory=found.report)
-    except StudyError as error:
+    except (StudyError, OSError) as error:
         errors.print(f"error: {error}")
         return 2
     console.print(f"report: {path}")

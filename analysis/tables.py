@@ -6,7 +6,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.load import CellRow, Study, load
-from analysis.place import SITE, StudyError, place, publish
+from analysis.place import StudyError, place, publish
 from analysis.stats import Score, scores
+from gpuwork.workspace import SITE
 
 Scores = Mapping[tuple[str, str], Score]
 
 TEXT_COLUMNS = ("backbone", "strategy", "heads")
 _MAY_BE_SHARED = ("backbone", "lr", "seed")
+_INTERVALS = "intervals"
+_LEFT_OUT = ("peak", "s/epoch", "best epoch", "share", "lr", "trainable")
+"""Columns that a narrow terminal does without; the first goes first."""
+_NARROW = 100
+"""Terminal columns below which the intervals go before any column does."""
 _WIDTH = 180
 """Columns to lay out for where the output is no terminal."""
+_ENDLESS = 10_000
 _LISTED = 10
 
 
@@ -48,12 +55,12 @@ class Texts:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of one study and write its CSV."""
-    options = parse(argv, describe=__doc__)
+    options = parse(argv, command="tables", describe=__doc__)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         found = place(options.study, site=options.site, out=options.out)
         study = load(found.merged)
-    except StudyError as error:
+    except (StudyError, OSError) as error:
         errors.print(f"error: {error}")
         return 2
     measured = scores(study)
@@ -66,9 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: Sequence[str] | None, *, describe: str | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None, *, command: str, describe: str | None) -> argparse.Namespace:
     """Arguments of the commands that read a merged file: STUDY, --site, --out."""
-    parser = argparse.ArgumentParser(description=(describe or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m analysis.{command}", description=(describe or "").partition("\n")[0]
+    )
     parser.add_argument(
         "study", metavar="STUDY", help="name of a study, its grid file, or a merged .h5 file"
     )
@@ -77,26 +86,64 @@ def parse(argv: Sequence[str] | None, *, describe: str | None) -> argparse.Names
     return parser.parse_args(argv)
 
 
-def texts(study: Study, measured: Scores) -> Texts:
-    """The table's text; columns that are the same everywhere are set apart."""
+def texts(study: Study, measured: Scores, *, without: Collection[str] = ()) -> Texts:
+    """The table's text; columns that are the same everywhere are set apart.
+
+    Parameters
+    ----------
+    without
+        Names of columns to leave out; ``intervals`` leaves those of the accuracies out.
+    """
     columns = _settings(study.cells)
     constant = [name for name in _MAY_BE_SHARED if len(set(columns[name])) == 1]
     shared = {name: columns.pop(name)[0] for name in constant if len(study.cells) > 1}
+    columns = {name: values for name, values in columns.items() if name not in without}
+    to_text = short_percent if _INTERVALS in without else percent
     best = set()
     for level in study.levels:
         found = [measured[cell.cell_id, level] for cell in study.cells]
         top = max(found, key=lambda score: score.value, default=None)
         best |= {(row, len(columns)) for row, score in enumerate(found) if score == top}
-        columns[f"{level} %"] = [percent(score) for score in found]
-    columns |= _costs(study.cells)
+        columns[f"{level} %"] = [to_text(score) for score in found]
+    costs = _costs(study.cells)
+    columns |= {name: values for name, values in costs.items() if name not in without}
     rows = tuple(zip(*columns.values(), strict=True))
     return Texts(tuple(columns), rows, shared, frozenset(best))
 
 
 def show(console: Console, study: Study, measured: Scores) -> None:
-    """Print the table, then what is missing and rejected and what to do about it."""
-    told = texts(study, measured)
-    caption = "balanced accuracy on the test set in % (95 % bootstrap interval)"
+    """Print the table, then what is missing and rejected and what to do about it.
+
+    A terminal without room for all of it gets fewer columns, never cut ones.
+    """
+    for without in _omissions(texts(study, measured).header, console=console):
+        table = _table(study, measured, without=without)
+        table.width = console.measure(table, options=console.options.update(width=_ENDLESS)).maximum
+        if table.width <= console.width or not console.is_terminal:
+            break
+    console.print(table, crop=False)
+    if without:
+        console.print(f"left out to fit, see results.csv: {', '.join(without)}")
+    for title, items, remedy in lacking(study):
+        console.print(f"[bold]{len(items)} {title}[/bold]: {escape(remedy)}", soft_wrap=True)
+        for item in items[:_LISTED]:
+            console.print(f"  {escape(item)}", soft_wrap=True)
+        if len(items) > _LISTED:
+            console.print(f"  … and {len(items) - _LISTED} more")
+
+
+def _omissions(header: Sequence[str], *, console: Console) -> Iterator[tuple[str, ...]]:
+    """What to leave out: nothing, then more and more."""
+    names = [name for name in _LEFT_OUT if name in header]
+    some = [tuple(names[:n]) for n in range(len(names) + 1)]
+    yield from some if console.width >= _NARROW else some[:1]
+    yield from ((_INTERVALS, *columns) for columns in some)
+
+
+def _table(study: Study, measured: Scores, *, without: Collection[str]) -> Table:
+    told = texts(study, measured, without=without)
+    interval = "" if _INTERVALS in without else " (95 % bootstrap interval)"
+    caption = f"balanced accuracy on the test set in %{interval}"
     if told.shared:
         same = ", ".join(f"{name} {value}" for name, value in told.shared.items())
         caption = f"{caption}; every cell: {same}"
@@ -109,20 +156,14 @@ def show(console: Console, study: Study, measured: Scores) -> None:
     )
     for name in told.header:
         is_text = name in TEXT_COLUMNS
-        table.add_column(name, justify="left" if is_text else "right", no_wrap="%" not in name)
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     for index, row in enumerate(told.rows):
         marked = [
             f"[bold]{escape(text)}[/bold]" if (index, column) in told.best else escape(text)
             for column, text in enumerate(row)
         ]
         table.add_row(*marked)
-    console.print(table)
-    for title, items, remedy in lacking(study):
-        console.print(f"[bold]{len(items)} {title}[/bold]: {escape(remedy)}", soft_wrap=True)
-        for item in items[:_LISTED]:
-            console.print(f"  {escape(item)}", soft_wrap=True)
-        if len(items) > _LISTED:
-            console.print(f"  … and {len(items) - _LISTED} more")
+    return table
 
 
 def n_done(study: Study) -> str:
@@ -136,7 +177,10 @@ def n_done(study: Study) -> str:
 def lacking(study: Study) -> list[tuple[str, list[str], str]]:
     """(title, items, what to do) of what is not in the table."""
     files = [f"{name}: {reason}" for name, reason in study.rejected]
-    again = f"run them with `make resubmit GRID={study.name}`, then merge again"
+    again = (
+        f"run them with `make resubmit GRID={study.name}`, then `make merge GRID={study.name}` and "
+        f"`make report GRID={study.name}`"
+    )
     aside = "each says why; move the file away, and its cell runs again when resubmitted"
     told = [("missing", list(study.missing), again), ("rejected", files, aside)]
     return [(title, items, remedy) for title, items, remedy in told if items]
@@ -172,7 +216,12 @@ def write_csv(directory: Path, study: Study, measured: Scores) -> Path:
 
 def percent(score: Score) -> str:
     """A score with its interval, in percent."""
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"  # noqa: RUF001 - an en dash is meant
+    return f"{short_percent(score)} ({100 * score.low:.1f}–{100 * score.high:.1f})"  # noqa: RUF001 - an en dash is meant
+
+
+def short_percent(score: Score) -> str:
+    """A score in percent."""
+    return f"{100 * score.value:.1f}"
 
 
 def count(number: int) -> str:

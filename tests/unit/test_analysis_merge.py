@@ -231,3 +231,16 @@ def test_a_hundred_rejected_files(site, workspace, capsys):
     assert run(site) == merge.INCOMPLETE
     assert len(load(workspace.merged("demo")).rejected) == 100
     assert "… and 90 more" in capsys.readouterr().out
+
+
+def test_a_directory_in_the_way_is_an_error_in_one_line(site, workspace, capsys):
+    write_result(workspace, make_cell("full"))
+    workspace.merged("demo").mkdir()
+    assert run(site) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "demo.h5" in line
+
+
+def test_a_result_of_two_codes_is_told_from_one_of_the_first():
+    assert merge._digits("a" * 64 + "+" + "b" * 64) == "a" * 12 + "+" + "b" * 12

@@ -138,7 +138,7 @@ def test_a_merged_file_is_enough(study, tmp_path):
 
 def test_a_study_that_was_not_merged_is_refused(site, capsys):
     assert report.main(["demo", "--site", str(site)]) == 2
-    assert "make it with `python -m analysis.merge demo`" in capsys.readouterr().err
+    assert "make it with `make merge GRID=demo`" in capsys.readouterr().err
 
 
 def test_a_grid_file_stands_for_its_study(site, study):

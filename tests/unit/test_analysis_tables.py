@@ -1,8 +1,10 @@
 import csv
+import io
 
 import pytest
+from rich.console import Console
 
-from analysis import merge, tables
+from analysis import merge, report, tables
 from analysis.load import load
 from analysis.stats import scores
 from tests.unit.analysis_cases import Outcome, make_cell, write_cells, write_result
@@ -49,6 +51,70 @@ def test_command_prints_the_table_and_what_is_missing(site, workspace, cells, ca
     assert [float(row["balanced_accuracy_genus"]) for row in rows] == [1.0, 0.0]
     assert rows[0]["rank"] == ""
     assert rows[1]["best_epoch"] == rows[1]["epochs"] == "4"
+
+
+@pytest.fixture
+def wide(site, workspace):
+    """A study whose table has every column, with intervals of all lengths."""
+    for seed, learning_rate in enumerate((1e-3, 3e-4)):
+        for rank in (4, 16):
+            cell = make_cell("lora", rank=rank, seed=seed, learning_rate=learning_rate)
+            write_result(workspace, cell, Outcome(accuracy=dict.fromkeys(LEVELS, 1 - seed)))
+    assert merge.main(["demo", "--site", str(site)]) == 0
+    return load(workspace.merged("demo"))
+
+
+def on_a_terminal(study, *, width):
+    """The lines that a terminal of this width gets, without color and blanks around them."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    tables.show(console, study, scores(study))
+    return [line.strip() for line in console.file.getvalue().splitlines()]
+
+
+def test_80_columns_show_whole_accuracies_without_intervals(workspace, cells):
+    lines = on_a_terminal(load(workspace.merged("demo")), width=80)
+    words = [line.split() for line in lines]
+    accuracies = ["superkingdom", "%", "phylum", "%", "genus", "%"]
+    assert ["strategy", "rank", "heads", *accuracies, "trainable", "share"] in words
+    assert ["full", "trained", "100.0", "100.0", "100.0", "446", "k", "100.0", "%"] in words
+    assert ["lora", "4", "frozen", "0.0", "0.0", "0.0", "4.1", "k", "0.92", "%"] in words
+    assert "left out to fit, see results.csv: intervals, peak, s/epoch, best epoch" in lines
+    assert not any("bootstrap" in line for line in lines)
+    assert len(cells) == 3
+
+
+def test_120_columns_show_whole_accuracies_with_intervals(workspace, cells):
+    lines = on_a_terminal(load(workspace.merged("demo")), width=120)
+    whole = "100.0 (100.0–100.0)"  # noqa: RUF001
+    assert [line.count(whole) for line in lines if line.startswith("full")] == [3]
+    assert "left out to fit, see results.csv: peak, s/epoch" in lines
+    assert any("(95 % bootstrap interval)" in line for line in lines)
+    assert len(cells) == 3
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 99, 100, 120, 160, 200])
+def test_no_terminal_cuts_a_value(wide, width):
+    lines = on_a_terminal(wide, width=width)
+    rows = [line.split() for line in lines if line.startswith("lora")]
+    assert [row.count("100.0") for row in rows] == [0, 3, 0, 3]
+    assert not any("…" in line for line in lines)
+    if width >= 80:
+        assert max(map(len, lines)) <= width
+
+
+def test_a_terminal_with_room_for_all_leaves_nothing_out(wide):
+    lines = on_a_terminal(wide, width=200)
+    assert not any("left out" in line for line in lines)
+    assert any(line.endswith("peak") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(tables, "tables"), (report, "report"), (merge, "merge")]
+)
+def test_help_names_the_command_as_it_is_called(command, name, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert f"python -m analysis.{name} " in capsys.readouterr().out
 
 
 def test_one_cell_keeps_all_its_columns(site, workspace):
