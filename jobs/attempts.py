@@ -101,9 +101,8 @@ def is_held(run: Path, cell_id: str) -> bool:
 
 def start(run: Path, cell_id: str, *, job: str, log: Path) -> Attempt:
     """Record that this process begins the cell's next attempt; earlier progress is void."""
-    newest = last(run, cell_id)
     attempt = Attempt(
-        number=0 if newest is None else newest.number + 1,
+        number=next_number(run, cell_id),
         node=socket.gethostname(),
         job=job,
         pid=os.getpid(),
@@ -137,6 +136,12 @@ def last(run: Path, cell_id: str) -> Attempt | None:
     if not numbers:
         return None
     return Attempt(**json.loads((_folder(run, cell_id) / f"{max(numbers)}.json").read_text()))
+
+
+def next_number(run: Path, cell_id: str) -> int:
+    """Number of the attempt that `start` would begin now."""
+    newest = last(run, cell_id)
+    return 0 if newest is None else newest.number + 1
 
 
 def write_progress(run: Path, cell_id: str, progress: Mapping[str, float | int | str]) -> None:

@@ -17,7 +17,7 @@ from jobs.studies import Study
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    return command.run(_cancel, describe=__doc__, argv=argv)
+    return command.run(_cancel, name="cancel", describe=__doc__, argv=argv)
 
 
 def _cancel(study: Study, _options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ _SITE = Path("site.toml")
 def run(
     body: Callable[[Study, argparse.Namespace], int],
     *,
+    name: str,
     describe: str | None,
     argv: Sequence[str] | None,
     flags: Mapping[str, str] | None = None,
@@ -28,6 +29,8 @@ def run(
 
     Parameters
     ----------
+    name
+        The command's module in this package.
     describe
         The command's docstring; its first line is the help text.
     flags
@@ -38,7 +41,9 @@ def run(
     int
         What `body` returned; 2 after bad input, 1 after trouble with SLURM.
     """
-    parser = argparse.ArgumentParser(description=(describe or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jobs.{name}", description=(describe or "").partition("\n")[0]
+    )
     parser.add_argument("grid", metavar="GRID", help="name of a study, or the path of its .py file")
     parser.add_argument("--site", type=Path, default=_SITE, help="site.toml of this machine")
     for flag, text in (flags or {}).items():
@@ -50,6 +55,10 @@ def run(
         return body(open_study(options.grid, site=site), options)
     except (SiteError, StudyError, SpecError, SchemaError) as error:
         errors.print(f"error: {error}")
+        return 2
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}" if error.filename else error
+        errors.print(f"error: {told}")
         return 2
     except SlurmError as error:
         errors.print(f"error: {error}")

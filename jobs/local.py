@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ from jobs.display import Display
 from jobs.resources import cells_at_once, device
 from jobs.slurm import private_folder
 from jobs.studies import Study
+from jobs.truth import Standing
 
 _POLL_S = 0.25
 _NO_LIMIT_MIN = 60 * 24 * 365
@@ -29,13 +31,14 @@ _NO_LIMIT_MIN = 60 * 24 * 365
 
 @dataclass(slots=True)
 class _Running:
-    """One started cell: submitit's job and the slot (the GPU's index) it takes."""
+    """One started cell: submitit's job, the slot (the GPU's index), the number of the attempt."""
 
     job: Any
     slot: int
+    number: int
 
 
-def run_cells(study: Study, cell_ids: Sequence[str], *, console: Console) -> dict[str, str]:
+def run_cells(study: Study, cell_ids: Sequence[str], *, console: Console) -> dict[str, Standing]:
     """Run cells in the pool until each has ended.
 
     Ctrl-C stops all of them with a checkpoint; a second one kills them.
@@ -43,42 +46,53 @@ def run_cells(study: Study, cell_ids: Sequence[str], *, console: Console) -> dic
     Returns
     -------
     dict
-        Cell id → ``done``, ``failed``, ``lost`` or ``stopped``, the last only after Ctrl-C; a
-        cell that never started is missing.
+        Cell id → how its last process ended; ``stopped`` only after Ctrl-C; a cell that never
+        started is missing.
     """
     slots = cells_at_once(study.site)
     waiting, free = deque(cell_ids), list(range(slots))
     running: dict[str, _Running] = {}
-    outcome: dict[str, str] = {}
+    outcome: dict[str, Standing] = {}
     with _interruptible() as interrupts, Display(study, cell_ids, console=console) as display:
         while running or (waiting and not interrupts()):
             while waiting and free and not interrupts():
                 cell_id = waiting.popleft()
                 slot = free.pop(0)
-                running[cell_id] = _Running(_start(study, cell_id, slot=slot), slot)
+                number = attempts.next_number(study.run, cell_id)
+                running[cell_id] = _Running(_start(study, cell_id, slot=slot), slot, number)
                 display.started(cell_id)
             if interrupts():
                 display.stopping()
                 _stop(study, running, is_urgent=lambda: interrupts() > 1)
             for cell_id in [known for known, task in running.items() if task.job.done()]:
-                free.append(running.pop(cell_id).slot)
-                outcome[cell_id] = how_it_ended(study, cell_id)
-                display.ended(cell_id, outcome[cell_id])
-                if outcome[cell_id] == "stopped" and not interrupts():
+                task = running.pop(cell_id)
+                free.append(task.slot)
+                ended = how_it_ended(study, cell_id, number=task.number, log=task.job.paths.stderr)
+                outcome[cell_id] = ended
+                display.ended(cell_id, ended.state)
+                if ended.state == "stopped" and not interrupts():
                     waiting.append(cell_id)
             display.refresh(running)
             time.sleep(_POLL_S)
     return outcome
 
 
-def how_it_ended(study: Study, cell_id: str) -> str:
-    """``done``, ``stopped``, ``failed`` or ``lost``, from the files the cell left."""
-    evidence = truth.Evidence(
-        result=truth.check_result(study, cell_id)[0],
-        attempt=attempts.last(study.run, cell_id),
-    )
-    state, _ = truth.decide(evidence)
-    return "lost" if state == "new" else state
+def how_it_ended(study: Study, cell_id: str, *, number: int, log: Path) -> Standing:
+    """How one process of a cell ended, from the files it left.
+
+    Parameters
+    ----------
+    number
+        Of the attempt that the process was to begin; an older one says nothing about it.
+    log
+        The process' standard error as submitit keeps it.
+    """
+    attempt = attempts.last(study.run, cell_id)
+    result, flaw = truth.check_result(study, cell_id)
+    if result != "valid" and (attempt is None or attempt.number < number):
+        return Standing(state="lost", why="its process ended before it began", log=str(log))
+    state, why = truth.decide(truth.Evidence(result=result, flaw=flaw, attempt=attempt))
+    return Standing(state=state, why=why, log=attempt.log if attempt else str(log))
 
 
 def _start(study: Study, cell_id: str, *, slot: int) -> Any:

@@ -22,7 +22,7 @@ _FILES = ("config.json", "model.safetensors")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    return command.run(_models, describe=__doc__, argv=argv)
+    return command.run(_models, name="models", describe=__doc__, argv=argv)
 
 
 def _models(study: Study, _options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from jobs.truth import Standing
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     flags = {"--dry-run": "print what would be sent and send nothing"}
-    return command.run(_resubmit, describe=__doc__, argv=argv, flags=flags)
+    return command.run(_resubmit, name="resubmit", describe=__doc__, argv=argv, flags=flags)
 
 
 def _resubmit(study: Study, options: argparse.Namespace) -> int:

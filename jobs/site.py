@@ -119,7 +119,7 @@ class Site:
     @property
     def workspace(self) -> Workspace:
         """The directories below ``[paths] root``."""
-        return Workspace.locate(self.file)
+        return Workspace((self.file.parent / self.paths.root).resolve())
 
     @property
     def arguments(self) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from jobs import command, truth
 from jobs.display import STYLE, progress_cells
@@ -24,7 +24,7 @@ from jobs.truth import Standing
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     flags = {"--json": "print one JSON object per cell, for programs"}
-    return command.run(_status, describe=__doc__, argv=argv, flags=flags)
+    return command.run(_status, name="status", describe=__doc__, argv=argv, flags=flags)
 
 
 def _status(study: Study, options: argparse.Namespace) -> int:
@@ -50,7 +50,7 @@ def _status(study: Study, options: argparse.Namespace) -> int:
 def _overview(study: Study, standings: Mapping[str, Standing]) -> Table:
     """Strategy x backbone; several seeds or learning rates share a field."""
     names = tuple(backbones(study))
-    table = Table("strategy", *names, title=study.name)
+    table = Table(Column("strategy", no_wrap=True), *names, title=study.name)
     fields: dict[str, dict[str, list[str]]] = {}
     for cell_id, cell in study.cells.items():
         row = fields.setdefault(strategy_label(cell), {name: [] for name in names})
@@ -69,7 +69,7 @@ def _field(states: Sequence[str]) -> str:
 
 
 def _running(study: Study, standings: Mapping[str, Standing]) -> Table:
-    table = Table("running", "job", "epoch", "step", "seq/s", "left")
+    table = Table(Column("running", no_wrap=True), "job", "epoch", "step", "seq/s", "left")
     for cell_id, standing in standings.items():
         if standing.state == "running":
             shown = progress_cells(standing.progress) or ("", "", "", "")

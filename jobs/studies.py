@@ -126,23 +126,29 @@ def corpus_digest(corpus: Path) -> str | None:
 def missing_inputs(study: Study, backbone: Backbone, *, corpus: str) -> list[str]:
     """What a cell of this backbone and corpus lacks, each with what to do; [] when ready."""
     workspace = study.workspace
-    lacking = []
-    if not is_implemented(backbone):
-        lacking.append(
-            f"{backbone.name}: architecture {backbone.architecture!r} is not implemented"
-        )
     digest = corpus_digest(workspace.corpus(corpus))
+    lacking = [no_corpus(study, corpus)] if digest is None else []
+    if not is_implemented(backbone):
+        # Its tokens and weights would be made in vain.
+        what = f"architecture {backbone.architecture!r} is not implemented"
+        return [*lacking, f"{backbone.name}: {what}"]
     tokens = workspace.tokens(corpus, backbone.tokenizer)
     if digest is None:
-        lacking.append(f"{workspace.corpus(corpus)}: no such corpus; make corpus")
+        pass
     elif not tokens.exists():
-        lacking.append(f"{tokens}: corpus {corpus!r} is not tokenized; make corpus")
+        lacking.append(f"{tokens}: corpus {corpus!r} is not tokenized; {_make_corpus(corpus)}")
     elif _attribute(tokens, "corpus_sha256") != digest:
         lacking.append(f"{tokens}: made from another version of the corpus; tokenize it again")
     model = workspace.model(backbone.name)
     if not all((model / name).is_file() for name in ("config.json", "model.safetensors")):
-        lacking.append(f"{model}: no config.json and model.safetensors; make models")
+        make = f"make models GRID={study.grid}"
+        lacking.append(f"{model}: no config.json and model.safetensors; {make}")
     return lacking
+
+
+def no_corpus(study: Study, corpus: str) -> str:
+    """That a corpus is absent, and how it is made."""
+    return f"{study.workspace.corpus(corpus)}: no such corpus; {_make_corpus(corpus)}"
 
 
 def is_implemented(backbone: Backbone) -> bool:
@@ -204,7 +210,13 @@ def _located(error: Exception, path: Path) -> str:
         at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)
     ]
     line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
-    return f"{path}, line {line}: {type(error).__name__}: {error}"
+    where = path if line is None else f"{path}, line {line}"
+    return f"{where}: {type(error).__name__}: {error}"
+
+
+def _make_corpus(corpus: str) -> str:
+    """The command that makes a corpus and its tokens; only the demo's source is known."""
+    return "make demo" if corpus == "demo" else f'make corpus NAME={corpus} SOURCE="…"'
 
 
 def _attribute(path: Path, name: str) -> str:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rich.console import Console
 
 from jobs import command, journal, local, slurm, truth
 from jobs.arrays import Array, arrays
 from jobs.resources import by_shape, cells_at_once, shape
-from jobs.studies import Study, StudyError, backbones, missing_inputs, write_cells
+from jobs.studies import (
+    Study,
+    StudyError,
+    backbones,
+    missing_inputs,
+    no_corpus,
+    write_cells,
+)
 from jobs.truth import Standing
 
 _INTERRUPTED = 130
@@ -25,7 +32,7 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     flags = {"--dry-run": "print what would be sent and send nothing"}
-    return command.run(_submit, describe=__doc__, argv=argv, flags=flags)
+    return command.run(_submit, name="submit", describe=__doc__, argv=argv, flags=flags)
 
 
 def _submit(study: Study, options: argparse.Namespace) -> int:
@@ -60,10 +67,10 @@ def launch(
                 slurm.repair(study)
             standings = truth.look(study)
             chosen = {known: s for known, s in standings.items() if s.state in states}
-            console.print(summary(standings, chosen=len(chosen)))
+            check_inputs(study, chosen)
+            console.print(summary(study, standings, chosen=chosen))
             if not chosen:
                 return 0
-            check_inputs(study, chosen)
             if prepare is not None:
                 prepare(study, chosen)
             write_cells(study)
@@ -81,10 +88,10 @@ def preview(study: Study, *, states: Sequence[str]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     standings = truth.look(study)
     chosen = {known: s for known, s in standings.items() if s.state in states}
-    console.print(summary(standings, chosen=len(chosen)))
+    check_inputs(study, chosen)
+    console.print(summary(study, standings, chosen=chosen))
     if not chosen:
         return 0
-    check_inputs(study, chosen)
     if slurm.executor_of(study.site) == "local":
         for cell_id in chosen:
             console.print(f"local pool: {cell_id}")
@@ -107,7 +114,7 @@ def planned_arrays(study: Study, cell_ids: Sequence[str]) -> tuple[Array, ...]:
         cell = study.cells[cell_id]
         workload = study.workloads[cell.corpus]
         if workload is None:
-            raise StudyError(f"{cell.corpus}: no such corpus; make corpus")
+            raise StudyError(no_corpus(study, cell.corpus))
         shapes[cell_id] = shape(cell, workload, site=study.site, executor="slurm")
     return arrays(
         by_shape(shapes),
@@ -135,15 +142,22 @@ def check_inputs(study: Study, cell_ids: Iterable[str]) -> None:
         raise StudyError(f"{study.name} is not ready:\n  " + "\n  ".join(sorted(lacking)))
 
 
-def summary(standings: dict[str, Standing], *, chosen: int) -> str:
-    """What is there and what is sent, in one or two lines."""
+def summary(study: Study, standings: dict[str, Standing], *, chosen: Collection[str]) -> str:
+    """What is there, what is sent, and where to go on with the rest; a few lines."""
     counts = Counter(standing.state for standing in standings.values())
     told = ", ".join(f"{counts[state]} {state}" for state in truth.STATES if counts[state])
     lines = [f"{len(standings)} cells: {told}"]
-    lines.append(f"{chosen} to send" if chosen else "nothing to do")
-    over = sum(counts[state] for state in truth.TO_RESUBMIT)
-    if over and not chosen:
-        lines.append(f"{over} ended without a result: make resubmit sends them again")
+    lines.append(f"{len(chosen)} to send" if chosen else "nothing to do")
+    over = sum(
+        standing.state in truth.TO_RESUBMIT and known not in chosen
+        for known, standing in standings.items()
+    )
+    if over:
+        again = f"make resubmit GRID={study.grid}"
+        lines.append(f"{over} ended without a result: {again} sends them again")
+    report = study.workspace.report(study.name) / "report.html"
+    if not chosen and report.is_file():
+        lines.append(f"report: {report}")
     return "\n".join(lines)
 
 
@@ -151,16 +165,17 @@ def _run_here(study: Study, cell_ids: Sequence[str], *, console: Console) -> int
     """The local way to the end: cells, merge, table, report."""
     console.print(f"on this machine, {cells_at_once(study.site)} at a time; Ctrl-C stops them")
     outcome = local.run_cells(study, cell_ids, console=console)
-    if len(outcome) < len(cell_ids) or "stopped" in outcome.values():
+    ends = [ended.state for ended in outcome.values()]
+    if len(outcome) < len(cell_ids) or "stopped" in ends:
         console.print(f"stopped; go on with: make submit GRID={study.grid}")
         return _INTERRUPTED
-    standings = truth.look(study)
-    for cell_id in (known for known, state in outcome.items() if state != "done"):
-        found = standings[cell_id]
-        console.print(f"{found.state}: {cell_id}: {found.why}\n  log: {found.log}", markup=False)
-    if not any(found.state == "done" for found in standings.values()):
+    for cell_id, ended in outcome.items():
+        if ended.state != "done":
+            told = f"{ended.state}: {cell_id}: {ended.why}\n  log: {ended.log}"
+            console.print(told, markup=False)
+    if not any(truth.check_result(study, known)[0] == "valid" for known in study.cells):
         return 1
-    return _finish(study, console=console) or int(set(outcome.values()) != {"done"})
+    return _finish(study, console=console) or int(set(ends) != {"done"})
 
 
 def _finish(study: Study, *, console: Console) -> int:

@@ -7,7 +7,6 @@ there are none.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,10 @@ TO_RESUBMIT = ("stopped", "failed", "cancelled", "corrupt", "lost")
 """Over without a result: what `jobs.resubmit` sends, when a person says so."""
 
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
+_ALIVE = (
+    *_QUEUED, "RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED",
+)  # fmt: skip
+"""Words of a job that is not over; the accounting lags behind squeue and has no say in that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +99,22 @@ def look(study: Study) -> dict[str, Standing]:
         for cell_id, (element, _) in carried.items()
         if results.get(cell_id, ("", ""))[0] != "valid"
     }
-    live = slurm.live() if open_jobs and shutil.which("squeue") else {}
+    live = slurm.live() if open_jobs else {}
     silent = {element for element in open_jobs.values() if element not in live}
     words = slurm.ended(sorted({element.partition("_")[0] for element in silent}))
     standings = {}
-    for cell_id, (result, flaw) in results.items():
+    for cell_id, before in results.items():
         element, submitted_utc = carried.get(cell_id, (None, ""))
+        # A worker writes the result, then the attempt's end, then it lets go and leaves the queue;
+        # read the other way round, a cell that ends meanwhile is alive or done, never lost.
+        is_held, attempt = attempts.is_held(run, cell_id), attempts.last(run, cell_id)
+        result, flaw = before if before[0] == "valid" else check_result(study, cell_id)
         evidence = Evidence(
             result=result,
             flaw=flaw,
             live=live.get(element or ""),
-            is_held=attempts.is_held(run, cell_id),
-            attempt=attempts.last(run, cell_id),
+            is_held=is_held,
+            attempt=attempt,
             element=element,
             submitted_utc=submitted_utc,
             word=words.get(element or ""),
@@ -122,6 +129,8 @@ def decide(evidence: Evidence) -> tuple[str, str]:
     ended = newest.ended if newest else None
     said = f"{newest.error}: {newest.message}" if newest else ""
     word, job = evidence.word or "", evidence.element
+    if word in _ALIVE:
+        word = ""
     rows = (
         (evidence.result == "valid", "done", ""),
         (evidence.live in _QUEUED, "queued", ""),

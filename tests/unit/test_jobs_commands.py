@@ -68,6 +68,20 @@ def test_a_second_submit_while_all_is_queued_has_nothing_to_do(
 
 
 @pytest.mark.usefixtures("slurm")
+def test_a_submit_of_what_is_done_says_where_the_report_is(
+    arguments: list[str], study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(study, *study.cells)
+    assert submit.main(arguments) == 0
+    assert capsys.readouterr().out == "6 cells: 6 done\nnothing to do\n"
+    report = study.workspace.report(study.name) / "report.html"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    assert submit.main(arguments) == 0
+    assert capsys.readouterr().out == f"6 cells: 6 done\nnothing to do\nreport: {report}\n"
+
+
+@pytest.mark.usefixtures("slurm")
 def test_submit_leaves_what_is_done_and_what_failed(
     arguments: list[str], study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +90,8 @@ def test_submit_leaves_what_is_done_and_what_failed(
     attempt = attempts.start(study.run, failed, job="9", log=study.run / "x.err")
     attempts.end(study.run, failed, attempt, ended="failed", error=ValueError("bad token"))
     assert submit.main(arguments) == 0
-    assert "6 cells: 1 done, 4 new, 1 failed\n4 to send" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "6 cells: 1 done, 4 new, 1 failed\n4 to send\n1 ended without a result: make" in told
     assert set(journal.newest_elements(study.run)) == set(study.cells) - {done, failed}
 
 
@@ -93,13 +108,15 @@ def test_resubmit_sends_only_what_ended_without_a_result(
     (slurm.state / "squeue").write_text("100_3|PENDING\n")
     assert states(capsys, arguments) == ["done", "corrupt", "failed", "queued", "done", "done"]
     assert submit.main(arguments) == 0
-    assert "2 ended without a result: make resubmit" in capsys.readouterr().out
+    assert f"2 ended without a result: make resubmit GRID={arguments[0]}" in capsys.readouterr().out
     assert resubmit.main([*arguments, "--dry-run"]) == 0
     assert path.exists()
     assert len(slurm.calls("sbatch")) == 3
     capsys.readouterr()
     assert resubmit.main(arguments) == 0
-    assert f"again: {failed} (failed: ValueError: bad token)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"again: {failed} (failed: ValueError: bad token)" in told
+    assert "ended without a result" not in told
     assert journal.read(study.run)[-2].cells == (broken, failed)
     assert not path.exists()
     assert [moved.name.startswith(broken) for moved in (study.run / "quarantine").iterdir()] == [
@@ -114,10 +131,12 @@ def test_nothing_is_sent_when_an_input_is_missing(
     (study.workspace.model("nt_v2_nano") / "model.safetensors").unlink()
     study.workspace.tokens("demo", "nt_v2").unlink()
     assert submit.main(arguments) == 2
-    told = capsys.readouterr().err
-    assert "trial is not ready" in told
-    assert "is not tokenized" in told
-    assert "no config.json and model.safetensors" in told
+    assert submit.main([*arguments, "--dry-run"]) == 2
+    out, told = capsys.readouterr()
+    assert "to send" not in out
+    assert told.count("trial is not ready") == 2
+    assert "is not tokenized; make demo" in told
+    assert f"no config.json and model.safetensors; make models GRID={arguments[0]}" in told
     assert slurm.calls("sbatch") == []
     assert not (study.run / "cells.json").exists()
 
@@ -199,6 +218,18 @@ def test_status_shows_the_table_progress_and_one_log_per_failure(
     assert "6 cells: 1 done, 1 running, 3 queued, 1 failed" in told
 
 
+def test_the_strategies_stay_whole_in_a_narrow_terminal(
+    slurm: FakeSlurm,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    assert status.main(arguments) == 0
+    assert "random_init" in capsys.readouterr().out
+    assert slurm.calls("squeue") == []
+
+
 def test_plan_of_the_paper_without_any_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,9 +242,25 @@ def test_plan_of_the_paper_without_any_input(
     hours = [float(line.split()[-1]) for line in rows]
     assert f"predicted in total: {sum(hours):.1f} GPU-hours" in told
     assert "28 cells, 0 done; executor local, device cuda" in told
-    assert "taxonomy.h5: no such corpus; make corpus (28 cells)" in told
+    assert 'taxonomy.h5: no such corpus; make corpus NAME=taxonomy SOURCE="…" (28 cells)' in told
     assert "dnabert2: architecture 'mosaic_bert' is not implemented (5 cells)" in told
     assert not (tmp_path / "work").exists()
+    site.write_text('[execution]\nexecutor = "local"\ndevice = "cpu"\n')
+    assert plan.main(["taxonomy_paper", "--site", str(site)]) == 0
+    on_cpu = capsys.readouterr().out
+    assert [line.split()[-1] for line in on_cpu.splitlines() if " x " in line] == [
+        f"{expected:.2f}" for expected in hours
+    ]
+    assert f"predicted in total: {sum(hours):.1f} GPU-hours" in on_cpu
+    assert "of a CPU core" not in on_cpu
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [(0.5, "30.0 minutes"), (2, "2.0 hours"), (999, "999.0 hours"), (24_000, "1,000 days")],
+)
+def test_time_of_a_core_in_the_unit_a_person_takes(hours: float, told: str) -> None:
+    assert plan.core_time(hours) == told
 
 
 @pytest.mark.usefixtures("slurm")
@@ -225,6 +272,9 @@ def test_plan_counts_what_is_done_and_shows_limits_under_slurm(
     told = capsys.readouterr().out
     assert "6 cells, 2 done; executor slurm, device cpu" in told
     assert "10 min" in told
+    assert "core minutes" in told
+    assert "predicted in total: 0.0 minutes of a CPU core" in told
+    assert "GPU-hours" not in told
     assert "inputs: all there" in told
 
 
@@ -233,7 +283,9 @@ def test_plan_of_a_corpus_of_unknown_size(
 ) -> None:
     site = write_site(tmp_path, '[execution]\nexecutor = "local"\n')
     assert plan.main([str(write_grid(tmp_path, count=2)), "--site", str(site)]) == 0
-    assert "2 cells of unknown size are left out" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "predicted in total: unknown; 2 cells are of unknown size" in told
+    assert "hours" not in told
 
 
 def test_models_that_are_there_and_models_to_fetch(
@@ -260,3 +312,26 @@ def test_bad_input_is_one_line_and_code_2(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: ") for line in lines)
+
+
+def test_trouble_with_files_is_one_line_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status.main(["demo", "--site", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+    (tmp_path / "taken").touch()
+    local = '[execution]\nexecutor = "local"\n'
+    site = write_site(tmp_path, f'[paths]\nroot = "taken/work"\n{local}')
+    assert submit.main(["demo", "--site", str(site)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'taken' / 'work'}")
+    assert told.endswith(": Not a directory\n")
+
+
+@pytest.mark.parametrize("command", [plan, submit, status, resubmit, cancel, models])
+def test_help_names_the_command_as_it_is_called(
+    command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m {command.__name__} ")

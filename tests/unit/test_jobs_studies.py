@@ -105,6 +105,7 @@ def test_a_users_own_file_is_a_study(site: Site, tmp_path: Path) -> None:
         ("a = 1\nb = a / 0\n", "trial.py, line 2: ZeroDivisionError"),
         ("def cells():\n    yield 1 / 0\n", "trial.py, line 2: ZeroDivisionError"),
         ("def cells(:\n", "trial.py, line 1: SyntaxError"),
+        ("x = '\0'\n", "trial.py: SyntaxError: source code string cannot contain null bytes"),
         (
             "from jobs.grids.demo import _cell\ndef cells():\n    return [_cell('f', heads='')]\n",
             "trial.py, line 3: KeyError: 'f'",
@@ -150,8 +151,8 @@ def test_two_equal_cells_are_refused(site: Site, tmp_path: Path) -> None:
 def test_missing_inputs_name_what_to_do(site: Site) -> None:
     study = open_study("demo", site=site)
     told = "\n".join(missing_inputs(study, NANO, corpus="demo"))
-    assert "demo.h5: no such corpus; make corpus" in told
-    assert "no config.json and model.safetensors; make models" in told
+    assert "demo.h5: no such corpus; make demo" in told
+    assert "no config.json and model.safetensors; make models GRID=demo" in told
     write_inputs(site.workspace)
     assert missing_inputs(study, NANO, corpus="demo") == []
     write_tokens(site.workspace, corpus_sha256="d" * 64)
@@ -170,8 +171,11 @@ def test_a_corpus_that_is_no_corpus(site: Site) -> None:
 
 def test_an_architecture_without_a_module_is_named(site: Site) -> None:
     study = open_study("taxonomy_paper", site=site)
-    told = missing_inputs(study, BACKBONES["dnabert2"], corpus="taxonomy")
-    assert "dnabert2: architecture 'mosaic_bert' is not implemented" in told
+    corpus = site.workspace.corpus("taxonomy")
+    assert missing_inputs(study, BACKBONES["dnabert2"], corpus="taxonomy") == [
+        f'{corpus}: no such corpus; make corpus NAME=taxonomy SOURCE="…"',
+        "dnabert2: architecture 'mosaic_bert' is not implemented",
+    ]
 
 
 @pytest.mark.parametrize(

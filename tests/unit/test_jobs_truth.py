@@ -6,6 +6,7 @@ import pytest
 from jobs import attempts, journal
 from jobs.attempts import Attempt
 from jobs.site import Site
+from jobs.slurm import SlurmError
 from jobs.studies import Study, open_study
 from jobs.truth import STATES, TO_RESUBMIT, TO_SUBMIT, Evidence, decide, look
 from tests.jobs_ground import FakeSlurm, write_grid, write_inputs, write_result
@@ -40,6 +41,9 @@ RESENT = {"element": "20_0", "submitted_utc": "2026-01-02T00:00:00+00:00"}
         (Evidence(attempt=OPEN, word="CANCELLED", **SENT), "cancelled"),
         (Evidence(word="NODE_FAIL", **SENT), "failed"),
         (Evidence(word="COMPLETED", **SENT), "lost"),
+        (Evidence(word="COMPLETING", **SENT), "lost"),
+        (Evidence(attempt=OPEN, word="RUNNING", **SENT), "lost"),
+        (Evidence(attempt=STOPPED, word="PENDING", **SENT), "stopped"),
         (Evidence(**SENT), "lost"),
         (Evidence(attempt=FAILED, word="CANCELLED", **RESENT), "cancelled"),
         (Evidence(attempt=FAILED, **RESENT), "lost"),
@@ -115,6 +119,36 @@ def test_without_accounting_and_without_a_trace_a_cell_is_lost(
 def test_a_study_that_was_never_sent_asks_slurm_nothing(study: Study, slurm: FakeSlurm) -> None:
     assert {standing.state for standing in look(study).values()} == {"new"}
     assert slurm.calls("squeue") == []
+
+
+def test_a_cell_that_ends_while_squeue_is_asked_is_done(
+    study: Study, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    cell_id = next(iter(study.cells))
+    journal.intend(study.run, name="glm-a", cells=(cell_id,))
+    journal.accept(study.run, name="glm-a", job_id="12")
+    attempt = attempts.start(study.run, cell_id, job="12", log=study.run / "log.err")
+    attempts.end(study.run, cell_id, attempt, ended="done")
+    written, result = tmp_path / "written.h5", study.workspace.result(study.name, cell_id)
+    write_result(written, cell_id=cell_id)
+    result.parent.mkdir(parents=True)
+    (slurm.bin / "squeue").write_text(f"#!/bin/bash\ncp {written} {result}\n")
+    assert look(study)[cell_id].state == "done"
+
+
+def test_where_there_is_no_squeue_only_what_was_never_sent_can_be_told(
+    study: Study, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slurm.bin / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(slurm.bin))
+    cell_id = next(iter(study.cells))
+    attempt = attempts.start(study.run, cell_id, job="7", log=study.run / "log.err")
+    attempts.end(study.run, cell_id, attempt, ended="stopped")
+    assert look(study)[cell_id].state == "stopped"
+    journal.intend(study.run, name="glm-a", cells=tuple(study.cells))
+    journal.accept(study.run, name="glm-a", job_id="12")
+    with pytest.raises(SlurmError, match="squeue is not on the PATH"):
+        look(study)
 
 
 def test_a_corrupt_result_and_one_of_another_cell(study: Study) -> None:
