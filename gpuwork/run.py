@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +28,24 @@ _MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "high"}
 
 class RunError(RuntimeError):
     """A cell that cannot be run as asked; says what was found and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A cell about to train.
+
+    Attributes
+    ----------
+    frozen
+        Digest of the tensors that must not change.
+    facts
+        Provenance known before the first step.
+    """
+
+    training: Training
+    found: audit.Audit
+    frozen: str
+    facts: dict[str, str]
 
 
 def run(  # noqa: PLR0913 - all that a cell depends on, by name
@@ -62,22 +81,14 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
     """
     began, started_utc = time.monotonic(), schema.now_utc()
     identity = cell_id(cell)
-    _prepare(cell, execution)
-    dataset = _dataset(cell, workspace)
-    model, facts = _model(cell, dataset, workspace)
-    facts |= provenance.collect(device=execution.device)
-    plan = audit.blueprint(model)
-    APPLY[cell.strategy](model, cell)
-    found = audit.inspect(model, cell, plan)
-    frozen = audit.frozen_digest(model)
-    model.to(execution.device)
-    training = Training(model, make_optimizer(model, cell.recipe), dataset, cell, execution)
+    ready = _make_ready(cell, execution, workspace)
+    training, model, dataset = ready.training, ready.training.model, ready.training.dataset
     state = checkpoint.start(training.steps, device=execution.device)
     directory = workspace.checkpoint(study, identity)
-    earlier = _resume(directory, state, training, frozen=frozen)
+    earlier = _resume(directory, state, training, frozen=ready.frozen)
     this_attempt = {
         **_attempt(attempt, started_utc, state.step, cell, execution),
-        "code_sha256": facts["code_sha256"],
+        "code_sha256": ready.facts["code_sha256"],
     }
     with memory.probe(execution.device, began_s=began) as probe:
 
@@ -89,7 +100,9 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
 
         def save() -> None:
             note_peaks(state, execution.device)
-            saved = checkpoint.payload(state, history(), training.optimizer, model, frozen=frozen)
+            saved = checkpoint.payload(
+                state, history(), training.optimizer, model, frozen=ready.frozen
+            )
             checkpoint.save(directory, step=state.step, payload=saved)
 
         hooks = Hooks(should_stop, save, on_progress, clock_s)
@@ -105,17 +118,32 @@ def run(  # noqa: PLR0913 - all that a cell depends on, by name
             save()
             return False
         final = history()
-    if audit.frozen_digest(model) != frozen:
+    if audit.frozen_digest(model) != ready.frozen:
         raise RunError(f"{identity}: a frozen tensor changed while training; report this as a bug")
-    facts["code_sha256"] = "+".join(sorted({str(row["code_sha256"]) for row in final.attempts}))
-    facts |= {
+    facts = {
+        **ready.facts,
+        "code_sha256": "+".join(sorted({str(row["code_sha256"]) for row in final.attempts})),
         "trained_sha256": audit.digest(state.best.items()),
         "probe_error": probe.error or "none",
     }
-    done = Finished(state, final, found, facts, predictions)
+    done = Finished(state, final, ready.found, facts, predictions)
     write_result(workspace.result(study, identity), training, done)
     checkpoint.remove(directory)
     return True
+
+
+def _make_ready(cell: Cell, execution: Execution, workspace: Workspace) -> Ready:
+    """Seed, load, adapt, audit."""
+    _prepare(cell, execution)
+    dataset = _dataset(cell, workspace)
+    model, facts = _model(cell, dataset, workspace)
+    plan = audit.blueprint(model)
+    APPLY[cell.strategy](model, cell)
+    found = audit.inspect(model, cell, plan)
+    frozen = audit.frozen_digest(model)
+    model.to(execution.device)
+    training = Training(model, make_optimizer(model, cell.recipe), dataset, cell, execution)
+    return Ready(training, found, frozen, {**facts, **provenance.collect(device=execution.device)})
 
 
 def _prepare(cell: Cell, execution: Execution) -> None:
