@@ -50,4 +50,4 @@ def test_full_training_learns_well_above_chance(trial: Path) -> None:
         for level in ("superkingdom", "phylum", "genus"):
             true, predicted = file[f"test/{level}/true_class"], file[f"test/{level}/top_class"]
             chance = 1 / file[f"class/{level}"].shape[0]
-            assert balanced_accuracy(true[rows], predicted[rows, 0]) > 1.5 * chance, level
+            assert balanced_accuracy(true[rows], predicted[rows, 0]) > 2 * chance, level
